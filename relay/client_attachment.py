@@ -1,0 +1,414 @@
+"""One attachment as its client sees it: it goes on, byte for byte, over any number of links.
+
+Theory of operation
+-------------------
+
+The client keeps two things that outlive a link: per output channel what has come and was not taken
+yet, with the next offset it wants; and a ring with the input that was not acknowledged.  When a link
+is up, `bind` makes the ATTACH for it: the first time with `start`, afterwards with `resume`.
+ATTACHED tells from which input offset to go on; the ring has the bytes.
+
+Credit is granted when the caller *comes back for more*: what `receive` returned last counts as
+consumed then.  So a caller that is slow to draw or to write holds the sandbox's process back, and
+nothing piles up here beyond a window per channel.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import trio
+
+from relay.carrier import Buffer
+from relay.endpoint import OUTPUT_CHANNELS, Channel, ExitStatus, Kind, TerminalSize
+from relay.errors import AttachmentClosed, AttachRefused, InputUncertain
+from relay.grant import Mode
+from relay.inbox import Inbox, Missed, Output
+from relay.link import Link
+from relay.protocol.connection import BytesReceived, MessageReceived
+from relay.protocol.errors import RemoteProtocolError
+from relay.protocol.messages import (
+    Attach,
+    Attached,
+    Closed,
+    Credit,
+    Exit,
+    Fin,
+    Gap,
+    Refused,
+    Resize,
+    Resume,
+    Signal,
+    Start,
+    Stop,
+)
+from relay.protocol.policies import Policy
+from relay.protocol.reasons import CloseReason
+from relay.protocol.ring import ReplayRing
+from relay.protocol.sender import ChannelSender
+from relay.protocol.windows import INITIAL_WINDOW, WindowStatistics
+
+INPUT_BUFFER = 1024 * 1024
+"""Bytes of input kept until they are acknowledged; `send` waits when it is full."""
+SIGNALS_KEPT = 64
+"""Signals that a resume can send again."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachOptions:
+    """What to attach to and how; see ATTACH in docs/spec/trunk-1.md § 5.
+
+    `attachment` is the id to use: 16 to 64 characters that no other client uses.  `replay`: begin
+    with the oldest byte still there, not with the next one.
+    """
+
+    attachment: str
+    kind: Kind
+    tag: str
+    mode: Mode = Mode.CONTROL
+    policy: Policy | None = None
+    start: Start | None = None
+    size: TerminalSize | None = None
+    takeover: bool = False
+    replay: bool = True
+    window: int = INITIAL_WINDOW
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAttachmentStatistics:
+    """Counters of one attachment; sizes in bytes."""
+
+    bound: bool
+    resumes: int
+    input_unacknowledged: int
+    windows: dict[Channel, WindowStatistics]
+
+
+class ClientAttachment:
+    """A resumable attachment.  Made by `relay.client.Trunk.attach`."""
+
+    def __init__(self, options: AttachOptions) -> None:
+        self.options = options
+        self.answer: Attached | None = None
+        """What the owner answered on the latest link; None before the first answer."""
+        self.resumes = 0
+        """How often the attachment went on over another link."""
+        self._size = options.size
+        self._inboxes = {
+            channel: Inbox(channel, options.window) for channel in OUTPUT_CHANNELS[options.kind]
+        }
+        self._input = ReplayRing(INPUT_BUFFER)
+        self._input_stopped = False
+        self._room = trio.lowlevel.ParkingLot()
+        self._signals: deque[Signal] = deque(maxlen=SIGNALS_KEPT)
+        self._signal_number = 0
+        self._exit: ExitStatus | None = None
+        self._error: Exception | None = None
+        self._changed = trio.lowlevel.ParkingLot()
+        self._link: Link | None = None
+        self._stream_id = 0
+        self._sender: ChannelSender | None = None
+
+    # ---------------------------------------------------------------- for the user
+
+    async def receive(self, channel: Channel = Channel.OUTPUT) -> Output | Missed | None:
+        """Wait for output and return it; None at the end of the channel.
+
+        What was returned before counts as consumed now: it is acknowledged, and as much more may
+        come.  Different channels may be received by different tasks.
+
+        Raises:
+          AttachmentClosed, AttachRefused, InputUncertain: the attachment is over; what came before
+            was returned.
+
+        Cancellation: safe; no byte is lost.
+        """
+        await trio.lowlevel.checkpoint()
+        inbox = self._inboxes[channel]
+        self._consume(inbox)
+        while inbox.is_empty:
+            if inbox.ended:
+                return None
+            if self._error is not None:
+                raise self._error
+            await inbox.arrived.park()
+        return inbox.take()
+
+    async def send(self, data: Buffer) -> None:
+        """Send input; waits while `INPUT_BUFFER` bytes are not acknowledged.
+
+        Returns when the bytes are kept for sending, which goes on over any number of links.
+
+        Raises:
+          trio.BrokenResourceError: the process reads no input any more.
+          AttachmentClosed, AttachRefused, InputUncertain: the attachment is over.
+          ValueError: this is a viewer.
+
+        Cancellation: some, all or none of `data` may have been taken.
+        """
+        if self.options.mode is Mode.VIEW:
+            raise ValueError("a viewer sends no input")
+        await trio.lowlevel.checkpoint()
+        view = memoryview(data)
+        while view:
+            if self._error is not None:
+                raise self._error
+            if self._input_stopped or self._exit is not None:
+                raise trio.BrokenResourceError("the process reads no input any more")
+            room = self._input.room(self._input.start)
+            if room:
+                self._input.append(view[:room])
+                view = view[room:]
+                self._wake_input()
+            else:
+                await self._room.park()
+
+    def send_eof(self) -> None:
+        """End the input, after what was sent.  A terminal has no such end; there it does nothing."""
+        self._input.finished = True
+        self._wake_input()
+
+    def resize(self, size: TerminalSize) -> None:
+        """Set the terminal's size; also again after every resume."""
+        self._size = size
+        if self._is_bound and self._link is not None:
+            self._link.connection.resize(
+                self._stream_id, Resize(columns=size.columns, rows=size.rows)
+            )
+            self._link.wake()
+
+    def send_signal(self, name: str) -> None:
+        """Send the signal `name` (``"INT"``) to the process group, exactly once."""
+        self._signal_number += 1
+        signal = Signal(number=self._signal_number, name=name)
+        self._signals.append(signal)
+        if self._is_bound and self._link is not None:
+            self._link.connection.signal(self._stream_id, signal)
+            self._link.wake()
+
+    async def wait(self) -> ExitStatus:
+        """Wait for the process to end and return how.
+
+        All its output has come by then; `receive` until None to have it all.
+
+        Raises:
+          AttachmentClosed, AttachRefused, InputUncertain: the attachment is over before.
+
+        Cancellation: safe.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._exit is None:
+            if self._error is not None:
+                raise self._error
+            await self._changed.park()
+        return self._exit
+
+    async def wait_attached(self) -> Attached:
+        """Wait for the owner's first answer.
+
+        Raises:
+          AttachRefused: the owner said no.
+          AttachmentClosed: the attachment is over before.
+
+        Cancellation: safe.
+        """
+        await trio.lowlevel.checkpoint()
+        while self.answer is None:
+            if self._error is not None:
+                raise self._error
+            await self._changed.park()
+        return self.answer
+
+    def statistics(self) -> ClientAttachmentStatistics:
+        """Return a snapshot."""
+        return ClientAttachmentStatistics(
+            bound=self._is_bound,
+            resumes=self.resumes,
+            input_unacknowledged=self._input.end - self._input.start,
+            windows={channel: box.window.statistics() for channel, box in self._inboxes.items()},
+        )
+
+    # ---------------------------------------------------------------- for the trunk
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the attachment has ended for good."""
+        return self._error is not None
+
+    def bind(self, link: Link) -> int:
+        """Ask for the stream over `link`; return the stream id there."""
+        self._link = link
+        self._sender = None
+        options = self.options
+        resume = None
+        if self.answer is not None:
+            have = {channel: box.window.received for channel, box in self._inboxes.items()}
+            resume = Resume(stream=self.answer.stream, have=have)
+        request = Attach(
+            attachment=options.attachment,
+            kind=options.kind,
+            tag=options.tag,
+            mode=options.mode,
+            policy=options.policy,
+            start=options.start if resume is None else None,
+            columns=self._size.columns if self._size else None,
+            rows=self._size.rows if self._size else None,
+            takeover=options.takeover and resume is None,
+            replay="all" if options.replay else "none",
+            resume=resume,
+            window={channel: box.grant_for_resume() for channel, box in self._inboxes.items()},
+        )
+        self._stream_id = link.connection.attach(request)
+        link.wake()
+        return self._stream_id
+
+    def unbind(self) -> None:
+        """The link is gone."""
+        self._link = None
+        self._sender = None
+
+    def received_bytes(self, event: BytesReceived) -> None:
+        """Take bytes that came."""
+        self._inboxes[event.channel].put(event.offset, event.data)
+
+    def received(self, event: MessageReceived) -> None:
+        """Take a control frame that came.
+
+        Raises:
+          RemoteProtocolError: it contradicts what this attachment knows.
+        """
+        message = event.message
+        match message:
+            case Attached():
+                self._attached(message)
+            case Refused():
+                self.fail(AttachRefused(message.code, message.message))
+            case Closed():
+                self.fail(AttachmentClosed(message.reason, message.message))
+            case Gap():
+                self._inbox(event.channel).put_gap(message.start, message.to)
+            case Fin():
+                self._inbox(event.channel).end()
+            case Exit():
+                self._exited(message)
+            case Stop():
+                self._input_stopped = True
+                self._room.unpark_all()
+            case Credit(ack=ack) if ack is not None:
+                self._input.trim(ack)
+                self._room.unpark_all()
+            case _:
+                pass
+
+    def fail(self, error: Exception) -> None:
+        """The attachment is over; the first error counts."""
+        if self._error is None:
+            self._error = error
+        self.unbind()
+        for inbox in self._inboxes.values():
+            inbox.arrived.unpark_all()
+        self._room.unpark_all()
+        self._changed.unpark_all()
+
+    def detach(self) -> None:
+        """Give the attachment up; input that there is credit for goes first."""
+        if self._link is not None and self._link.connection.is_open(self._stream_id):
+            self._link.connection.detach(self._stream_id)
+            self._link.wake()
+        self.fail(AttachmentClosed(CloseReason.DETACHED))
+
+    # ---------------------------------------------------------------- inside
+
+    @property
+    def _is_bound(self) -> bool:
+        """Whether the owner has answered on the current link."""
+        return self._link is not None and self._sender is not None
+
+    def _inbox(self, channel: int) -> Inbox:
+        try:
+            return self._inboxes[Channel(channel)]
+        except (ValueError, KeyError):
+            raise RemoteProtocolError(f"a {self.options.kind} has no output {channel}") from None
+
+    def _attached(self, answer: Attached) -> None:
+        link = self._link
+        if link is None:
+            return
+        connection = link.connection
+        first = self.answer is None
+        if not first:
+            self.resumes += 1
+        for channel, inbox in self._inboxes.items():
+            offset = answer.start.get(channel)
+            if offset is None:
+                raise RemoteProtocolError(f"ATTACHED says nothing of channel {channel}")
+            if first:
+                inbox.begin(offset, answer.live if channel is Channel.OUTPUT else 0)
+            elif offset != inbox.window.received:
+                raise RemoteProtocolError(
+                    f"resumed at {offset}, not at {inbox.window.received} on channel {channel}"
+                )
+            connection.open_receiver(self._stream_id, channel, inbox.window)
+        self.answer = answer
+        if not self._settle_input(answer, first=first):
+            connection.detach(self._stream_id)
+            self.fail(InputUncertain("the server forgot this attachment while input was under way"))
+            return
+        self._input_stopped = answer.stopped
+        self._sender = connection.open_sender(
+            self._stream_id, Channel.INPUT, self._input, answer.accepted, answer.credit
+        )
+        for signal in self._signals:
+            if signal.number > answer.signals:
+                connection.signal(self._stream_id, signal)
+        if self._size is not None:
+            connection.resize(
+                self._stream_id, Resize(columns=self._size.columns, rows=self._size.rows)
+            )
+        link.wake()
+        self._room.unpark_all()
+        self._changed.unpark_all()
+
+    def _settle_input(self, answer: Attached, *, first: bool) -> bool:
+        """Bring the input ring in line with what the owner took; False if nobody can know."""
+        ring = self._input
+        if answer.resumed:
+            if not ring.start <= answer.accepted <= ring.end:
+                raise RemoteProtocolError(
+                    f"input up to {answer.accepted} accepted, we have {ring.start}..{ring.end}"
+                )
+            ring.trim(answer.accepted)
+            return True
+        waiting = ring.read(ring.start, ring.end - ring.start)
+        if waiting and not first:
+            return False
+        self._input = ReplayRing(INPUT_BUFFER, answer.accepted)
+        self._input.append(waiting)
+        self._input.finished = ring.finished
+        return True
+
+    def _exited(self, message: Exit) -> None:
+        try:
+            self._exit = ExitStatus(message.code, message.signal)
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from error
+        self._room.unpark_all()
+        self._changed.unpark_all()
+
+    def _consume(self, inbox: Inbox) -> None:
+        ended_replay = inbox.consume_taken()
+        link = self._link
+        if link is None or not self._is_bound:
+            return
+        up_to = inbox.window.renewal(trio.current_time(), link.connection.round_trip)
+        if up_to is not None or ended_replay:
+            link.connection.credit(
+                self._stream_id, inbox.channel, ack=inbox.window.consumed, up_to=up_to
+            )
+            link.wake()
+
+    def _wake_input(self) -> None:
+        if self._is_bound and self._link is not None:
+            self._link.connection.wake(self._stream_id, Channel.INPUT)
+            self._link.wake()

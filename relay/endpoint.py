@@ -1,0 +1,166 @@
+"""What a stream reads from and writes to: the sandbox's side, as the relay sees it.
+
+Runtimes implement `Endpoint`; the relay never asks what is behind it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+from relay.carrier import Buffer
+
+
+class Kind(StrEnum):
+    """What a stream carries."""
+
+    PTY = "pty"
+    EXEC = "exec"
+    FILE = "file"
+    VNC = "vnc"
+    TCP = "tcp"
+
+
+class Channel(IntEnum):
+    """The byte sequences of a stream, numbered as file descriptors are."""
+
+    INPUT = 0
+    """Client to sandbox: keystrokes, standard input."""
+    OUTPUT = 1
+    """Sandbox to client: terminal output, standard output."""
+    ERROR = 2
+    """Sandbox to client: standard error (`exec` only)."""
+
+
+OUTPUT_CHANNELS: Mapping[Kind, tuple[Channel, ...]] = {
+    Kind.PTY: (Channel.OUTPUT,),
+    Kind.EXEC: (Channel.OUTPUT, Channel.ERROR),
+    Kind.FILE: (Channel.OUTPUT,),
+    Kind.VNC: (Channel.OUTPUT,),
+    Kind.TCP: (Channel.OUTPUT,),
+}
+
+
+class Overflow(StrEnum):
+    """What a stream does when its replay ring is full and nobody has read what is in it."""
+
+    BLOCK = "block"
+    """Stop reading: back-pressure reaches the process."""
+    DROP_OLDEST = "drop_oldest"
+    """Forget the oldest bytes; who comes later is told with a GAP."""
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalSize:
+    """Columns and rows of a terminal, each in 1..65535 (a Linux `winsize` holds 16 bits)."""
+
+    columns: int = 80
+    rows: int = 24
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.columns <= 0xFFFF and 1 <= self.rows <= 0xFFFF):
+            raise ValueError(f"terminal size {self.columns}x{self.rows}: each must be in 1..65535")
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What to run.
+
+    `command` empty means the user's login shell.  `environment` is added to that of the sandbox.
+    `directory` None means the session's home.  `size` counts for `pty` only.  `overflow` None
+    means the default of the kind: `drop_oldest` for pty, `block` for everything else.
+    """
+
+    kind: Kind
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: str | None = None
+    size: TerminalSize = TerminalSize()
+    overflow: Overflow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a process ended: an exit code in 0..255, or the name of the signal that killed it."""
+
+    code: int | None = None
+    signal: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.code is None) == (self.signal is None):
+            raise ValueError("an exit status has either a code or a signal")
+
+
+class StartError(Exception):
+    """The endpoint could not be started; the message says why and is shown to the user."""
+
+
+class Endpoint(ABC):
+    """A running process (or an open socket) with its byte sequences.
+
+    At most one task receives on each channel and one sends at the same time.
+    """
+
+    @property
+    @abstractmethod
+    def pid(self) -> int | None:
+        """The process id inside the sandbox, where there is a process."""
+
+    @abstractmethod
+    async def receive(self, channel: Channel, max_bytes: int) -> Buffer:
+        """Wait for output and return 1..`max_bytes` of it; ``b""`` at the end of the channel.
+
+        Takes what is there without waiting for more, but takes all of it up to `max_bytes`, so
+        that a flood arrives in few large pieces.  The buffer is the caller's to keep.
+
+        Raises:
+          trio.ClosedResourceError: `aclose` was called.
+
+        Cancellation: safe; no byte is lost.
+        """
+
+    @abstractmethod
+    async def send(self, data: Buffer) -> None:
+        """Write all of `data` to the input.
+
+        Raises:
+          trio.BrokenResourceError: nobody reads the input any more (the process closed it or
+            ended); this says nothing about the output.
+          trio.ClosedResourceError: `aclose` or `send_eof` was called.
+
+        Cancellation: some, all or none of `data` may have been written.
+        """
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """End the input.  A terminal has no such end: there it does nothing.  Idempotent."""
+
+    @abstractmethod
+    async def wait(self) -> ExitStatus:
+        """Wait for the process to end.  Any number of tasks may wait.  Cancellation: safe."""
+
+    @abstractmethod
+    def resize(self, size: TerminalSize) -> None:
+        """Set the terminal's size; the foreground process group gets SIGWINCH.
+
+        Does nothing where there is no terminal or the process has ended.
+        """
+
+    @abstractmethod
+    def send_signal(self, name: str) -> None:
+        """Send the signal `name` (``"INT"``, ``"TERM"``, ...) to the process group.
+
+        Does nothing once the process has ended.
+
+        Raises:
+          ValueError: there is no such signal.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """End the process and everything it started, politely, then by force; free everything.
+
+        Idempotent.  Cancellation: goes straight to force, and still leaves nothing behind.
+        """

@@ -1,0 +1,332 @@
+"""The streams of one session, by tag: starting, attaching, resuming, taking over (§ 5)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+import structlog
+import trio
+
+from relay.attachment import Attachment, Binding
+from relay.endpoint import (
+    Channel,
+    Endpoint,
+    Kind,
+    Overflow,
+    StartError,
+    StartRequest,
+    TerminalSize,
+)
+from relay.errors import AttachRefused
+from relay.grant import Mode
+from relay.limits import StreamLimits
+from relay.protocol.messages import Attach, Attached, Start
+from relay.protocol.policies import Policy
+from relay.protocol.reasons import CloseReason, Refusal
+from relay.stream import Stream, StreamStatistics, exit_message
+
+logger = structlog.get_logger(__name__)
+
+Starter = Callable[[StartRequest], Awaitable[Endpoint]]
+"""Starts an endpoint in the session's sandbox; raises StartError."""
+
+
+@dataclass(slots=True)
+class _Starting:
+    """A stream that is being started; others who want the same tag wait for it."""
+
+    done: trio.Event
+    stream: Stream | None = None
+    error: str = ""
+
+
+class StreamHost:
+    """Owns the streams of one session.  Made by `open_stream_host`."""
+
+    def __init__(self, start: Starter, nursery: trio.Nursery, limits: StreamLimits) -> None:
+        self._start = start
+        self._nursery = nursery
+        self._limits = limits
+        self._streams: dict[str, Stream] = {}
+        self._starting: dict[str, _Starting] = {}
+        self._ending: CloseReason | None = None
+        self._min_epoch = 0
+
+    # ---------------------------------------------------------------- attaching
+
+    async def attach(self, request: Attach, binding: Binding) -> tuple[Stream, Attachment]:
+        """Bind a client to a stream, starting the stream if asked to; answer ATTACHED.
+
+        Raises:
+          AttachRefused: no, and why.
+
+        Cancellation: a stream that is being started is started all the same, so that the client
+        finds it when it asks again.
+        """
+        self._check(request, binding)
+        stream, started = await self._find_or_start(request)
+        self._check(request, binding)  # things may have changed meanwhile
+        attachment, resumed = self._admit(stream, request, binding)
+        self._bind(stream, attachment, request, binding, started=started, resumed=resumed)
+        return stream, attachment
+
+    def _check(self, request: Attach, binding: Binding) -> None:
+        if self._ending is not None:
+            raise AttachRefused(Refusal.ENDING, "the session is ending")
+        if not binding.is_open:
+            raise AttachRefused(Refusal.GONE, "the client went away")
+        grant = binding.grant
+        if grant.epoch < self._min_epoch:
+            raise AttachRefused(Refusal.FORBIDDEN, "this ticket was revoked; ask for a new one")
+        if not grant.allows(request.kind, request.mode, request.tag):
+            raise AttachRefused(
+                Refusal.FORBIDDEN,
+                f"the ticket does not cover {request.mode} of {request.kind} {request.tag!r}",
+            )
+
+    async def _find_or_start(self, request: Attach) -> tuple[Stream, bool]:
+        tag = request.tag
+        while (starting := self._starting.get(tag)) is not None:
+            await starting.done.wait()
+        self._forget_ended()
+        stream = self._streams.get(tag)
+        start = request.start
+        if stream is not None and not (start and start.restart and stream.exit is not None):
+            if stream.kind is not request.kind:
+                raise AttachRefused(Refusal.CONFLICT, f"{tag!r} is of kind {stream.kind}")
+            return stream, False
+        if request.resume is not None:
+            raise AttachRefused(Refusal.GONE, f"stream {tag!r} no longer exists")
+        if start is None:
+            raise AttachRefused(Refusal.NOT_FOUND, f"there is no stream {tag!r}")
+        if request.mode is Mode.VIEW:
+            raise AttachRefused(Refusal.FORBIDDEN, "a viewer cannot start a stream")
+        if stream is None and len(self._streams) + len(self._starting) >= self._limits.max_streams:
+            raise AttachRefused(
+                Refusal.LIMIT, f"a session has at most {self._limits.max_streams} streams"
+            )
+        if stream is not None:
+            self._forget(stream)
+        starting = self._starting[tag] = _Starting(trio.Event())
+        self._nursery.start_soon(self._run_stream, request, start, starting)
+        await starting.done.wait()
+        if starting.stream is None:
+            raise AttachRefused(Refusal.START_FAILED, starting.error)
+        return starting.stream, True
+
+    def _admit(self, stream: Stream, request: Attach, binding: Binding) -> tuple[Attachment, bool]:
+        """Return the attachment, and whether it is one that resumes; settle who has control."""
+        known = stream.attachments.get(request.attachment)
+        if known is not None and known.grant.subject != binding.grant.subject:
+            raise AttachRefused(Refusal.FORBIDDEN, "this attachment belongs to somebody else")
+        self._check_resume(stream, request)
+        if request.mode is Mode.CONTROL:
+            holder = stream.controller
+            if holder is not None and holder is not known:
+                if holder.binding is not None and not request.takeover:
+                    raise AttachRefused(
+                        Refusal.BUSY,
+                        f"{stream.tag!r} is controlled by another client; view it or take over",
+                    )
+                stream.remove(holder, CloseReason.TAKEN_OVER)
+        if known is not None:
+            if known.binding is not None:
+                known.binding.close(CloseReason.SUPERSEDED)
+                known.binding = None
+            if request.resume is not None and known.mode is request.mode:
+                return known, True
+            stream.remove(known, CloseReason.SUPERSEDED)
+        self._make_place(stream)
+        policy = request.policy or (Policy.PACE if request.mode is Mode.CONTROL else Policy.SKIP)
+        attachment = Attachment(request.attachment, binding.grant, request.mode, policy)
+        attachment.rebase(0, self._limits.input_window)
+        stream.attachments[attachment.id] = attachment
+        return attachment, False
+
+    @staticmethod
+    def _check_resume(stream: Stream, request: Attach) -> None:
+        if request.resume is None:
+            return
+        if request.resume.stream != stream.name:
+            raise AttachRefused(Refusal.GONE, f"{stream.tag!r} is another stream now")
+        for channel, offset in request.resume.have.items():
+            ring = stream.rings.get(channel)
+            if ring is None or offset > ring.end:
+                raise AttachRefused(Refusal.BAD_REQUEST, f"offset {offset} was never sent")
+
+    def _make_place(self, stream: Stream) -> None:
+        """Forget the longest gone attachment when there are too many."""
+        if len(stream.attachments) < self._limits.max_attachments:
+            return
+        gone = [a for a in stream.attachments.values() if a.binding is None]
+        if not gone:
+            raise AttachRefused(
+                Refusal.LIMIT,
+                f"a stream has at most {self._limits.max_attachments} attachments",
+            )
+        stream.remove(min(gone, key=lambda a: a.linger_until), CloseReason.DETACHED)
+
+    def _bind(
+        self,
+        stream: Stream,
+        attachment: Attachment,
+        request: Attach,
+        binding: Binding,
+        *,
+        started: bool,
+        resumed: bool,
+    ) -> None:
+        start: dict[Channel, int] = {}
+        for channel, ring in stream.rings.items():
+            if request.resume is not None:
+                offset = request.resume.have.get(channel, ring.start)
+            else:
+                offset = ring.start if request.replay == "all" else ring.end
+            start[channel] = offset
+            attachment.acked[channel] = max(offset, attachment.acked.get(channel, 0))
+        main = stream.rings[Channel.OUTPUT]
+        live = 0 if started or request.resume is not None else main.end
+        control = attachment.mode is Mode.CONTROL
+        if control:
+            stream.controller = attachment
+        attachment.grant = binding.grant
+        attachment.binding = binding
+        gate = attachment.gate
+        if not resumed:
+            gate = live if control and start[Channel.OUTPUT] < live else None
+        elif gate is not None and start[Channel.OUTPUT] >= gate:
+            gate = None
+        window = attachment.next_input_window(gate) if control else None
+        answer = Attached(
+            stream=stream.name,
+            tag=stream.tag,
+            kind=stream.kind,
+            mode=attachment.mode,
+            pid=stream.endpoint.pid,
+            started=started,
+            resumed=resumed,
+            start=start,
+            live=live if gate is None else gate,
+            accepted=attachment.input.received,
+            credit=window.granted if window is not None else 0,
+            signals=attachment.signals,
+            stopped=stream.input_stopped,
+        )
+        binding.accept(answer, stream.rings, request.window, window)
+        if control and request.columns is not None and request.rows is not None:
+            stream.endpoint.resize(TerminalSize(request.columns, request.rows))
+        if stream.exit is not None:
+            binding.exit(exit_message(stream.exit))
+        stream.readers_changed()
+
+    # ---------------------------------------------------------------- streams
+
+    async def _run_stream(self, request: Attach, start: Start, starting: _Starting) -> None:
+        """Start a stream and run it until it ends; its failure ends nothing else."""
+        starting.error = "the session is ending"  # what stays if this is cancelled
+        try:
+            endpoint = await self._start(_start_request(request, start))
+            stream = Stream(
+                str(uuid4()),
+                request.tag,
+                request.kind,
+                endpoint,
+                _overflow(request, start),
+                self._limits,
+            )
+            self._streams[request.tag] = starting.stream = stream
+        except StartError as error:
+            starting.error = str(error)
+            return
+        except Exception:
+            logger.exception("endpoint failed to start", tag=request.tag, kind=request.kind)
+            starting.error = "an internal error; see the server's log"
+            return
+        finally:
+            del self._starting[request.tag]
+            starting.done.set()
+        try:
+            await stream.run()
+        except* Exception as group:
+            # One stream's bug must not end the session.
+            logger.exception("stream failed", stream=stream.name, exc_info=group)
+            stream.close(CloseReason.INTERNAL_ERROR, "the stream failed; see the server's log")
+            self._forget(stream)
+
+    def _forget_ended(self) -> None:
+        """Forget the streams that ended long ago, and if there are too many, the oldest."""
+        now = trio.current_time()
+        ended = sorted(
+            (s for s in self._streams.values() if s.ended_at is not None),
+            key=lambda s: s.ended_at or 0.0,
+        )
+        too_many = len(self._streams) + 1 - self._limits.max_streams
+        for index, stream in enumerate(ended):
+            bound = any(a.binding for a in stream.attachments.values())
+            expired = now >= (stream.ended_at or 0.0) + self._limits.retention
+            if not bound and (expired or index < too_many):
+                self._forget(stream)
+
+    def _forget(self, stream: Stream) -> None:
+        stream.close(CloseReason.EXITED)
+        if self._streams.get(stream.tag) is stream:
+            del self._streams[stream.tag]
+
+    # ---------------------------------------------------------------- the end
+
+    def end(self, reason: CloseReason) -> None:
+        """Close every attachment with `reason` and refuse new ones."""
+        self._ending = reason
+        for stream in self._streams.values():
+            stream.close(reason)
+
+    def revoke(self, epoch: int) -> None:
+        """Close the attachments whose grant is older than `epoch`."""
+        self._min_epoch = max(self._min_epoch, epoch)
+        for stream in self._streams.values():
+            for attachment in list(stream.attachments.values()):
+                if attachment.grant.epoch < epoch:
+                    stream.remove(attachment, CloseReason.REVOKED)
+
+    def statistics(self) -> tuple[StreamStatistics, ...]:
+        """Return a snapshot of every stream."""
+        return tuple(stream.statistics() for stream in self._streams.values())
+
+
+def _start_request(request: Attach, start: Start) -> StartRequest:
+    size = TerminalSize()
+    if request.columns is not None and request.rows is not None:
+        size = TerminalSize(request.columns, request.rows)
+    return StartRequest(
+        kind=request.kind,
+        command=tuple(start.command),
+        environment=start.environment,
+        directory=start.directory,
+        size=size,
+    )
+
+
+def _overflow(request: Attach, start: Start) -> Overflow:
+    default = Overflow.DROP_OLDEST if request.kind is Kind.PTY else Overflow.BLOCK
+    return start.overflow or default
+
+
+@asynccontextmanager
+async def open_stream_host(
+    start: Starter, limits: StreamLimits | None = None
+) -> AsyncIterator[StreamHost]:
+    """Host the streams of one session; leaving the block ends them all.
+
+    Attachments that are still there are closed with `session_ended` unless `StreamHost.end` gave
+    another reason before.
+    """
+    async with trio.open_nursery() as nursery:
+        host = StreamHost(start, nursery, limits or StreamLimits())
+        try:
+            yield host
+        finally:
+            host.end(host._ending or CloseReason.SESSION_ENDED)  # noqa: SLF001 - same module
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,121 @@
+"""What came on one output channel and waits for the caller of `receive`.
+
+Small pieces are joined: the window bounds the bytes, and joining bounds the objects.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import trio
+
+from relay.endpoint import Channel
+from relay.protocol.windows import MAX_WINDOW, ReceiveWindow
+
+JOINED_BYTES = 64 * 1024
+"""The size up to which pieces are joined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes of a channel, beginning at `offset`.  `replay`: others have seen them before."""
+
+    channel: Channel
+    offset: int
+    data: bytes
+    replay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Bytes `start` .. `to` of a channel no longer exist."""
+
+    channel: Channel
+    start: int
+    to: int
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Bytes that are still growing."""
+
+    offset: int
+    data: bytearray
+    replay: bool
+
+
+class Inbox:
+    """The output of one channel between the link and the caller."""
+
+    def __init__(self, channel: Channel, window: int) -> None:
+        self.channel = channel
+        self.window = ReceiveWindow(0, window, max(window, MAX_WINDOW))
+        self.ended = False
+        self.live = 0
+        """Offset below which bytes are replay."""
+        self.arrived = trio.lowlevel.ParkingLot()
+        self._items: deque[_Piece | Missed] = deque()
+        self._taken = 0  # offset after what `take` returned last
+
+    def begin(self, offset: int, live: int) -> None:
+        """Set where the channel begins; before anything came."""
+        size = self.window.window
+        self.window = ReceiveWindow(offset, size, max(size, MAX_WINDOW))
+        self._taken = offset
+        self.live = live
+
+    def grant_for_resume(self) -> int:
+        """Void what was granted on the old link; return the new credit, from `received` on."""
+        window = self.window
+        window.granted = max(window.received, window.consumed + window.window)
+        return window.granted - window.received
+
+    def put(self, offset: int, data: memoryview) -> None:
+        """Add bytes that came."""
+        if offset < self.live < offset + len(data):
+            split = self.live - offset
+            self.put(offset, data[:split])
+            self.put(self.live, data[split:])
+            return
+        replay = offset < self.live
+        last = self._items[-1] if self._items else None
+        if (
+            isinstance(last, _Piece)
+            and last.replay is replay
+            and len(last.data) + len(data) <= JOINED_BYTES
+        ):
+            last.data += data
+        else:
+            self._items.append(_Piece(offset, bytearray(data), replay))
+        self.arrived.unpark_all()
+
+    def put_gap(self, start: int, to: int) -> None:
+        """Add a gap."""
+        self._items.append(Missed(self.channel, start, to))
+        self.arrived.unpark_all()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self.ended = True
+        self.arrived.unpark_all()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether `take` has nothing to give."""
+        return not self._items
+
+    def take(self) -> Output | Missed:
+        """Return the oldest item."""
+        item = self._items.popleft()
+        if isinstance(item, Missed):
+            self._taken = item.to
+            return item
+        self._taken = item.offset + len(item.data)
+        return Output(self.channel, item.offset, bytes(item.data), item.replay)
+
+    def consume_taken(self) -> bool:
+        """Count what `take` returned as consumed; tell whether that ended the replay."""
+        before = self.window.consumed
+        self.window.consume(self._taken)
+        return before < self.live <= self._taken

@@ -1,0 +1,162 @@
+"""A connection on a live carrier: one task reads, one writes, one watches the clock.
+
+The reader never waits for the writer: what a frame asks for is done in place by a plain function,
+or handed to another task.  The writer pulls (`Connection.next_send`) whenever the carrier can take
+more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from relay.carrier import Carrier
+from relay.protocol.connection import Connection, Event, MessageReceived
+from relay.protocol.errors import RemoteProtocolError
+from relay.protocol.messages import GoAway
+from relay.protocol.reasons import CloseReason
+from relay.wakeup import Wakeup
+
+PING_AFTER = 10.0
+"""Seconds of silence after which the peer is asked for a sign of life (§ 3)."""
+DEAD_AFTER = 30.0
+"""Seconds of silence after which the link is dead (§ 3)."""
+STALLED_AFTER = 60.0
+"""Seconds that the carrier may take for one unit before the peer counts as a slow reader."""
+FAREWELL = 2.0
+"""Seconds that the last frames of a closing link may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """Why a link ended.  `by_peer` tells who said so; `retry_after` is in seconds."""
+
+    reason: CloseReason
+    message: str = ""
+    by_peer: bool = False
+    retry_after: float | None = None
+
+
+class Link:
+    """Runs a connection on a carrier until either ends."""
+
+    def __init__(self, carrier: Carrier, connection: Connection) -> None:
+        self.carrier = carrier
+        self.connection = connection
+        self._wakeup = Wakeup()
+        self._end: LinkEnd | None = None
+        self._last_received = 0.0
+        self._send_began: float | None = None
+        self._scope = trio.CancelScope()
+
+    def wake(self) -> None:
+        """Say that the connection has something to send."""
+        self._wakeup.set()
+
+    def close(
+        self, reason: CloseReason, message: str = "", retry_after: float | None = None
+    ) -> None:
+        """Begin to close: say why with GOAWAY, then end `run`.  The first reason counts."""
+        if self._end is None:
+            self._end = LinkEnd(reason, message, retry_after=retry_after)
+            self.connection.go_away(reason, message, retry_after)
+            self._scope.cancel()
+
+    async def run(self, handle: Callable[[Event], None]) -> LinkEnd:
+        """Move bytes until the link ends, calling `handle` for each event; return why it ended.
+
+        `handle` must not wait.  The carrier is closed when this returns or raises.
+
+        Cancellation: closes the carrier at once, without GOAWAY; `close` is the graceful way.
+        """
+        self._last_received = trio.current_time()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._watch)
+                    await self._read(handle)
+                    nursery.cancel_scope.cancel()
+            end = self._end or LinkEnd(CloseReason.CONNECTION_LOST)
+            await self._say_goodbye(end)
+        finally:
+            await self._close_carrier()
+        return end
+
+    async def _read(self, handle: Callable[[Event], None]) -> None:
+        connection = self.connection
+        try:
+            while data := await self.carrier.receive():
+                self._last_received = now = trio.current_time()
+                for event in connection.receive_data(data, now):
+                    if isinstance(event, MessageReceived) and isinstance(event.message, GoAway):
+                        self._received_goaway(event.message)
+                    handle(event)
+                if connection.has_output:
+                    self._wakeup.set()
+        except RemoteProtocolError as error:
+            self.close(error.reason, str(error))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._lost(f"receiving: {error}")
+        else:
+            self._lost("ended by the peer")
+
+    async def _write(self) -> None:
+        while True:
+            buffers = self.connection.next_send()
+            if not buffers:
+                await self._wakeup.wait()
+                continue
+            self._send_began = trio.current_time()
+            try:
+                await self.carrier.send(buffers)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                await trio.sleep(FAREWELL)  # the reader may still find a GOAWAY that tells why
+                self._lost(f"sending: {error}")
+                self._scope.cancel()
+                return
+            self._send_began = None
+
+    async def _watch(self) -> None:
+        """Notice a silent peer, and one that does not read."""
+        while True:
+            now = trio.current_time()
+            if now >= self._last_received + DEAD_AFTER:
+                self._lost(f"nothing came for {DEAD_AFTER:.0f} s")
+                self._scope.cancel()
+                return
+            if self._send_began is not None and now >= self._send_began + STALLED_AFTER:
+                self.close(CloseReason.SLOW_READER, f"nothing was read for {STALLED_AFTER:.0f} s")
+                return
+            if now >= self._last_received + PING_AFTER:
+                self.connection.ping(now)
+                self._wakeup.set()
+                await trio.sleep(1.0)
+            else:
+                await trio.sleep_until(self._last_received + PING_AFTER)
+
+    def _received_goaway(self, message: GoAway) -> None:
+        if self._end is None:
+            self._end = LinkEnd(message.reason, message.message, True, message.retry_after)
+
+    def _lost(self, message: str) -> None:
+        if self._end is None:
+            self._end = LinkEnd(CloseReason.CONNECTION_LOST, message)
+
+    async def _say_goodbye(self, end: LinkEnd) -> None:
+        """Send what is queued, GOAWAY included, if it was this side that ended the link."""
+        if end.by_peer or end.reason is CloseReason.CONNECTION_LOST or self._send_began is not None:
+            return
+        with trio.move_on_after(FAREWELL, shield=True):
+            try:
+                while buffers := self.connection.next_send():
+                    await self.carrier.send(buffers)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # the peer was faster
+
+    async def _close_carrier(self) -> None:
+        reason = self._end.reason if self._end else None
+        with trio.move_on_after(FAREWELL, shield=True):
+            await self.carrier.aclose(reason)

@@ -1,0 +1,241 @@
+"""Payloads of the control frames (§ 2, § 5): typed, validated, encoded as msgpack maps.
+
+Keys that are not known are ignored, so that a later version can add some; a known key with a wrong
+type or an impossible value is a protocol error.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgpack
+import msgspec
+
+from relay.endpoint import Channel, Kind, Overflow
+from relay.grant import Mode
+from relay.protocol.errors import RemoteProtocolError
+from relay.protocol.frames import MAX_OFFSET, ControlFrame, FrameType, encode_control
+from relay.protocol.policies import Policy
+from relay.protocol.reasons import CloseReason, Refusal
+
+VERSION = 1
+
+Offset = Annotated[int, msgspec.Meta(ge=0, le=MAX_OFFSET - 1)]
+Cells = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)]
+Tag = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")]
+AttachmentId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{16,64}\Z")]
+ChannelOffsets = dict[Channel, Offset]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+ProcessString = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]
+"""A string that execve(2) can take: no NUL in it."""
+
+
+class _Map(msgspec.Struct, frozen=True):
+    """A msgpack map with string keys."""
+
+
+class Hello(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """The first frame of each side (§ 3)."""
+
+    version: int
+    software: Text = ""
+
+
+class Credit(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """Permission to send up to an offset, and what need not be kept any more (§ 4)."""
+
+    ack: Offset | None = None
+    up_to: Offset | None = None
+
+
+class Gap(_Map, frozen=True, kw_only=True, omit_defaults=True, rename={"start": "from"}):
+    """Bytes that no longer exist (§ 4)."""
+
+    start: Offset
+    to: Offset
+
+
+class Fin(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """The end of a channel (§ 4)."""
+
+    at: Offset
+
+
+class Start(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """What to run when no stream has the tag (§ 5)."""
+
+    command: list[ProcessString] = []
+    environment: dict[ProcessString, ProcessString] = {}
+    directory: ProcessString | None = None
+    overflow: Overflow | None = None
+    restart: bool = False
+
+
+class Resume(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """Where to go on (§ 5)."""
+
+    stream: Text
+    have: ChannelOffsets
+
+
+class Attach(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """A request to attach (§ 5)."""
+
+    attachment: AttachmentId
+    kind: Kind
+    tag: Tag
+    mode: Mode = Mode.CONTROL
+    policy: Policy | None = None
+    start: Start | None = None
+    columns: Cells | None = None
+    rows: Cells | None = None
+    takeover: bool = False
+    replay: Literal["all", "none"] = "all"
+    resume: Resume | None = None
+    window: ChannelOffsets = {}
+
+
+class Attached(_Map, frozen=True, kw_only=True, omit_defaults=True, rename={"start": "from"}):
+    """The answer that accepts (§ 5)."""
+
+    stream: Text
+    tag: Tag
+    kind: Kind
+    mode: Mode
+    pid: int | None = None
+    started: bool = False
+    resumed: bool = False
+    start: ChannelOffsets
+    live: Offset = 0
+    accepted: Offset = 0
+    credit: Offset = 0
+    signals: Offset = 0
+    stopped: bool = False
+
+
+class Refused(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer that refuses."""
+
+    code: Refusal
+    message: Text = ""
+
+
+class Detach(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """The attacher gives the attachment up."""
+
+
+class Closed(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """The owner closed the attachment."""
+
+    reason: CloseReason
+    message: Text = ""
+
+
+class Exit(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """How the process ended: a code, or the name of a signal."""
+
+    code: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
+    signal: Text | None = None
+
+
+class Resize(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """A new size of the terminal."""
+
+    columns: Cells
+    rows: Cells
+
+
+class Signal(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """A signal for the process group; numbered from 1 by the attachment."""
+
+    number: Annotated[int, msgspec.Meta(ge=1, le=MAX_OFFSET - 1)]
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z0-9]{1,16}\Z")]
+
+
+class Ping(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """Is anybody there?"""
+
+    id: Offset
+
+
+class Pong(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """Yes."""
+
+    id: Offset
+
+
+class GoAway(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """The sender is about to close the link."""
+
+    reason: CloseReason
+    message: Text = ""
+    retry_after: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class Stop(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """Nobody will read this channel any more."""
+
+
+Message = (
+    Hello
+    | Credit
+    | Gap
+    | Fin
+    | Attach
+    | Attached
+    | Refused
+    | Detach
+    | Closed
+    | Exit
+    | Resize
+    | Signal
+    | Ping
+    | Pong
+    | GoAway
+    | Stop
+)
+
+MESSAGES: dict[FrameType, type[Message]] = {
+    FrameType.HELLO: Hello,
+    FrameType.CREDIT: Credit,
+    FrameType.GAP: Gap,
+    FrameType.FIN: Fin,
+    FrameType.ATTACH: Attach,
+    FrameType.ATTACHED: Attached,
+    FrameType.REFUSED: Refused,
+    FrameType.DETACH: Detach,
+    FrameType.CLOSED: Closed,
+    FrameType.EXIT: Exit,
+    FrameType.RESIZE: Resize,
+    FrameType.SIGNAL: Signal,
+    FrameType.PING: Ping,
+    FrameType.PONG: Pong,
+    FrameType.GOAWAY: GoAway,
+    FrameType.STOP: Stop,
+}
+_TYPES: dict[type[Message], FrameType] = {message: type_ for type_, message in MESSAGES.items()}
+
+
+def encode(message: Message, stream: int = 0, channel: int = 0) -> bytes:
+    """Return `message` as a whole frame."""
+    payload = msgpack.packb(msgspec.to_builtins(message))
+    return encode_control(_TYPES[type(message)], stream, channel, payload)
+
+
+def decode(frame: ControlFrame) -> Message | None:
+    """Return what `frame` says; None for a type that this version does not know.
+
+    Raises:
+      RemoteProtocolError: the payload is not a msgpack map, or not one of this type.
+    """
+    try:
+        type_ = FrameType(frame.type)
+    except ValueError:
+        return None
+    try:
+        fields = msgpack.unpackb(frame.payload, strict_map_key=False)
+        return msgspec.convert(fields, MESSAGES[type_])
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        # msgspec.ValidationError is a ValueError, and so are those of msgpack.
+        reason = str(error) or type(error).__name__
+        raise RemoteProtocolError(f"a bad {type_.name} frame: {reason}") from error

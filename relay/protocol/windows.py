@@ -1,0 +1,140 @@
+"""Flow control by absolute offset (§ 4), one object per channel and direction.
+
+As in QUIC (RFC 9000 § 4.1) the receiver says up to which offset it will take bytes.  An absolute
+value is idempotent: it may be repeated, lost with a link or come twice.
+
+Windows grow as in yamux implementations that tune themselves: one that was used up within two
+round trips (half of it, between two renewals, within one) was too small for the path, so it is
+doubled, up to a limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relay.protocol.errors import LocalProtocolError, RemoteProtocolError
+
+INITIAL_WINDOW = 256 * 1024
+"""Bytes; keeps an echo under a flood at about 2 ms on one machine, and 20 MB/s at 12 ms."""
+MAX_WINDOW = 4 * 1024 * 1024
+"""Bytes; what one channel's window may grow to."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowStatistics:
+    """Offsets of one direction of a channel, and the size of its window, in bytes."""
+
+    received: int
+    consumed: int
+    granted: int
+    window: int
+
+
+class SendWindow:
+    """What a peer allows us to send.  Invariant: `sent` never passes `limit`, except over a GAP."""
+
+    def __init__(self, sent: int, limit: int) -> None:
+        self.sent = sent
+        self.limit = limit
+        self.acked = sent
+
+    @property
+    def available(self) -> int:
+        """How many bytes may be sent now."""
+        return max(0, self.limit - self.sent)
+
+    def advance(self, count: int) -> None:
+        """Count bytes as sent."""
+        if count > self.available:
+            raise LocalProtocolError(f"{count} bytes sent with a credit of {self.available}")
+        self.sent += count
+
+    def skip_to(self, offset: int) -> None:
+        """Pass over a gap."""
+        self.sent = offset
+
+    def credited(self, up_to: int) -> None:
+        """Take in a CREDIT; one that is older than what we have changes nothing."""
+        self.limit = max(self.limit, up_to)
+
+    def acknowledged(self, ack: int) -> None:
+        """Take in an acknowledgement.
+
+        Raises:
+          RemoteProtocolError: it covers bytes that were never sent.
+        """
+        if ack > self.sent:
+            raise RemoteProtocolError(f"bytes up to {ack} acknowledged, {self.sent} sent")
+        self.acked = max(self.acked, ack)
+
+
+class ReceiveWindow:
+    """What we allow the peer to send.
+
+    Invariant: ``consumed <= received <= granted``, except that a GAP may pass `granted`.
+    """
+
+    def __init__(
+        self,
+        offset: int,
+        window: int = INITIAL_WINDOW,
+        max_window: int = MAX_WINDOW,
+        granted: int | None = None,
+    ) -> None:
+        self.received = offset
+        self.consumed = offset
+        self.window = window
+        self.granted = offset + window if granted is None else granted
+        self._max_window = max(window, max_window)
+        self._last_grant: float | None = None
+
+    def check(self, offset: int, size: int) -> None:
+        """Take in `size` bytes at `offset`.
+
+        Raises:
+          RemoteProtocolError: they are not the next ones, or nobody allowed them.
+        """
+        if offset != self.received:
+            raise RemoteProtocolError(f"bytes at offset {offset}, expected {self.received}")
+        if offset + size > self.granted:
+            raise RemoteProtocolError(
+                f"bytes up to {offset + size}, credit given up to {self.granted}"
+            )
+        self.received += size
+
+    def skip(self, start: int, to: int) -> None:
+        """Take in a GAP.
+
+        Raises:
+          RemoteProtocolError: it does not begin at the next offset, or does not go forward.
+        """
+        if start != self.received or to <= start:
+            raise RemoteProtocolError(f"a gap {start}..{to}, expected from {self.received}")
+        self.received = to
+
+    def consume(self, offset: int) -> None:
+        """Say that everything below `offset` has been consumed."""
+        if not self.consumed <= offset <= self.received:
+            raise LocalProtocolError(f"consumed {offset}, not in {self.consumed}..{self.received}")
+        self.consumed = offset
+
+    def renewal(self, now: float, round_trip: float | None) -> int | None:
+        """Return the new `up_to` when it is time for one (half a window consumed), else None.
+
+        `now` and `round_trip` are in seconds; `round_trip` is None while it is not known.
+        """
+        if self.consumed + self.window - self.granted < self.window // 2:
+            return None
+        if (
+            round_trip is not None
+            and self._last_grant is not None
+            and now - self._last_grant < round_trip
+        ):
+            self.window = min(self.window * 2, self._max_window)
+        self._last_grant = now
+        self.granted = max(self.granted, self.consumed + self.window)
+        return self.granted
+
+    def statistics(self) -> WindowStatistics:
+        """Return a snapshot."""
+        return WindowStatistics(self.received, self.consumed, self.granted, self.window)

@@ -1,0 +1,278 @@
+"""A stream at its owner: an endpoint, a replay ring per output channel, and its readers.
+
+Theory of operation
+-------------------
+
+One task per output channel moves bytes from the endpoint into the channel's ring.  Readers are not
+written to: each has a cursor on the ring (`relay.protocol.sender`) and its link pulls when it can
+take more.  So no reader waits for another, and the only question is when the ring may drop bytes:
+
+* A reader that paces holds the *floor* at the offset it has acknowledged; bytes at or above the
+  floor are not dropped.  When there is no room above it, the channel's task does not append, and
+  therefore does not read: back-pressure reaches the process.
+* With no such reader, `drop_oldest` has no floor, and `block` has it where delivery ended.
+
+Bytes are read first and appended when there is room, because the floor can move down while the read
+is waiting (a reader that comes back).  One piece per channel is held meanwhile.
+
+Input goes the other way through one queue, which one task empties into the endpoint.  What each
+attachment may have in it is bounded by its window; credit comes back as the process takes bytes.
+
+The exit status is told when the process has ended *and* every output channel has; so it follows the
+last byte.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+import trio
+
+from relay.attachment import Attachment, AttachmentStatistics
+from relay.endpoint import OUTPUT_CHANNELS, Channel, Endpoint, ExitStatus, Kind, Overflow
+from relay.limits import StreamLimits
+from relay.protocol.messages import Exit
+from relay.protocol.policies import Policy
+from relay.protocol.reasons import CloseReason
+from relay.protocol.ring import ReplayRing, RingStatistics
+from relay.wakeup import Wakeup
+
+CLOSING = 10.0
+"""Seconds that closing an endpoint may take before it is left to its runtime."""
+
+logger = structlog.get_logger(__name__)
+
+
+class StreamState(StrEnum):
+    """What the process behind a stream is doing."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """A snapshot of one stream; sizes in bytes."""
+
+    name: str
+    tag: str
+    kind: Kind
+    state: StreamState
+    pid: int | None
+    rings: Mapping[Channel, RingStatistics]
+    input_waiting: int
+    attachments: tuple[AttachmentStatistics, ...]
+
+
+class Stream:
+    """One endpoint and those attached to it.  `run` must be running."""
+
+    def __init__(
+        self,
+        name: str,
+        tag: str,
+        kind: Kind,
+        endpoint: Endpoint,
+        overflow: Overflow,
+        limits: StreamLimits,
+    ) -> None:
+        self.name = name
+        self.tag = tag
+        self.kind = kind
+        self.endpoint = endpoint
+        self.rings = {channel: ReplayRing(limits.ring_bytes) for channel in OUTPUT_CHANNELS[kind]}
+        self.exit: ExitStatus | None = None
+        self.ended_at: float | None = None
+        self.attachments: dict[str, Attachment] = {}
+        self.controller: Attachment | None = None
+        self.input_stopped = False
+        self._overflow = overflow
+        self._limits = limits
+        self._delivered = dict.fromkeys(self.rings, 0)
+        self._input: deque[tuple[Attachment, bytes | None]] = deque()  # None: end of input
+        self._input_waiting = 0
+        self._input_wakeup = Wakeup()
+        self._room = trio.lowlevel.ParkingLot()
+
+    @property
+    def state(self) -> StreamState:
+        """Whether the process has ended and its output with it."""
+        return StreamState.RUNNING if self.exit is None else StreamState.ENDED
+
+    async def run(self) -> None:
+        """Move bytes until the process has ended; then close the endpoint.
+
+        Cancellation: closes the endpoint at once, under a deadline.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write_input)
+                async with trio.open_nursery() as readers:
+                    for channel in self.rings:
+                        readers.start_soon(self._read_output, channel)
+                self._ended(await self.endpoint.wait())
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.move_on_after(CLOSING, shield=True) as scope:
+                await self.endpoint.aclose()
+            if scope.cancelled_caught:
+                logger.error("endpoint does not close", stream=self.name, pid=self.endpoint.pid)
+
+    # ---------------------------------------------------------------- output
+
+    async def _read_output(self, channel: Channel) -> None:
+        ring = self.rings[channel]
+        while data := await self.endpoint.receive(channel, self._limits.read_bytes):
+            await self._wait_for_room(channel, len(data))
+            ring.append(data)
+            self._appended(channel)
+        ring.finished = True
+        self._appended(channel)
+
+    async def _wait_for_room(self, channel: Channel, size: int) -> None:
+        while self.rings[channel].room(self._floor(channel)) < size:
+            with trio.move_on_at(self._next_linger_end()):
+                await self._room.park()
+
+    def _floor(self, channel: Channel) -> int:
+        """Return the offset below which bytes may be dropped."""
+        ring = self.rings[channel]
+        now = trio.current_time()
+        floors = [
+            attachment.acked.get(channel, 0)
+            for attachment in self.attachments.values()
+            if attachment.paces(now)
+        ]
+        if floors:
+            return min(floors)
+        if self._overflow is Overflow.BLOCK:
+            return self._delivered[channel]
+        return ring.end
+
+    def _next_linger_end(self) -> float:
+        now = trio.current_time()
+        return min(
+            (a.linger_until for a in self.attachments.values() if a.linger_until > now),
+            default=math.inf,
+        )
+
+    def _appended(self, channel: Channel) -> None:
+        start = self.rings[channel].start
+        for attachment in list(self.attachments.values()):
+            binding = attachment.binding
+            if binding is None:
+                continue
+            if attachment.policy is Policy.DROP:
+                sender = binding.senders.get(channel)
+                if sender is not None and sender.window.sent < start:
+                    self.remove(attachment, CloseReason.TOO_FAR_BEHIND)
+                    continue
+            binding.wake(channel)
+
+    def acknowledged(self, channel: Channel, attachment: Attachment) -> None:
+        """Take note that a reader has moved; a channel that waits for room may go on."""
+        if channel in self._delivered:
+            acked = min(attachment.acked.get(channel, 0), self.rings[channel].end)
+            self._delivered[channel] = max(self._delivered[channel], acked)
+            self._room.unpark_all()
+
+    def readers_changed(self) -> None:
+        """Say that attachments have come or gone: the floor may be elsewhere."""
+        self._room.unpark_all()
+
+    def unbind(self, attachment: Attachment) -> None:
+        """The link of an attachment is gone: wait for the client to come back, for a while."""
+        attachment.unbind(trio.current_time() + self._limits.linger)
+        self.readers_changed()
+
+    def remove(self, attachment: Attachment, reason: CloseReason, message: str = "") -> None:
+        """Forget an attachment, closing it if it has a link."""
+        attachment.close(reason, message)
+        if self.attachments.get(attachment.id) is attachment:
+            del self.attachments[attachment.id]
+        if self.controller is attachment:
+            self.controller = None
+        self.readers_changed()
+
+    # ---------------------------------------------------------------- input
+
+    def receive_input(self, attachment: Attachment, data: bytes | None) -> None:
+        """Queue input (None: its end) for the process; never waits, windows bound it."""
+        if self.input_stopped or self.exit is not None:
+            if data is not None:
+                attachment.consumed_input(len(data), trio.current_time())
+            return
+        self._input.append((attachment, data))
+        if data is not None:
+            self._input_waiting += len(data)
+        self._input_wakeup.set()
+
+    async def _write_input(self) -> None:
+        while True:
+            while not self._input:
+                await self._input_wakeup.wait()
+            attachment, data = self._input.popleft()
+            try:
+                if data is None:
+                    await self.endpoint.send_eof()
+                else:
+                    await self.endpoint.send(data)
+            except trio.BrokenResourceError:
+                self._stop_input()
+            if data is not None:
+                self._input_waiting -= len(data)
+                attachment.consumed_input(len(data), trio.current_time())
+            if self.input_stopped:
+                return
+
+    def _stop_input(self) -> None:
+        """Nobody reads the input any more: discard it, and say so."""
+        self.input_stopped = True
+        waiting = list(self._input)
+        self._input.clear()
+        self._input_waiting = 0
+        for attachment, data in waiting:
+            if data is not None:
+                attachment.consumed_input(len(data), trio.current_time())
+        for attachment in self.attachments.values():
+            if attachment.binding is not None and attachment is self.controller:
+                attachment.binding.stop_input()
+
+    # ---------------------------------------------------------------- the end
+
+    def _ended(self, status: ExitStatus) -> None:
+        self.exit = status
+        self.ended_at = trio.current_time()
+        if self.kind is not Kind.PTY and not self.input_stopped:
+            self._stop_input()
+        for attachment in self.attachments.values():
+            if attachment.binding is not None:
+                attachment.binding.exit(exit_message(status))
+
+    def close(self, reason: CloseReason, message: str = "") -> None:
+        """Close every attachment; the owner of `run` cancels it."""
+        for attachment in list(self.attachments.values()):
+            self.remove(attachment, reason, message)
+
+    def statistics(self) -> StreamStatistics:
+        """Return a snapshot."""
+        return StreamStatistics(
+            name=self.name,
+            tag=self.tag,
+            kind=self.kind,
+            state=self.state,
+            pid=self.endpoint.pid,
+            rings={channel: ring.statistics() for channel, ring in self.rings.items()},
+            input_waiting=self._input_waiting,
+            attachments=tuple(a.statistics() for a in self.attachments.values()),
+        )
+
+
+def exit_message(status: ExitStatus) -> Exit:
+    """Return `status` as it travels."""
+    return Exit(code=status.code, signal=status.signal)

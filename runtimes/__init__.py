@@ -1,0 +1,1 @@
+"""Where processes run: sandboxes and the runtimes that make them."""

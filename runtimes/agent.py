@@ -1,0 +1,138 @@
+"""The agent: the process next to the sandboxes that owns the streams and their replay buffers.
+
+`trunkline serve` embeds one.  What it serves on a carrier is trunk/1, whoever is at the other end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from relay.carrier import Carrier
+from relay.grant import Grant
+from relay.host import StreamHost, open_stream_host
+from relay.limits import StreamLimits
+from relay.link import LinkEnd
+from relay.protocol.reasons import CloseReason
+from relay.server import ServerLink
+from relay.stream import StreamStatistics
+from runtimes.base import HostedSession, Runtime, SandboxSpec, SessionHost
+
+logger = structlog.get_logger(__name__)
+
+
+class UnknownSession(Exception):
+    """This agent hosts no such session (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatistics:
+    """How many sessions and links an agent has, and the streams of each session."""
+
+    sessions: int
+    links: int
+    streams: dict[str, tuple[StreamStatistics, ...]]
+
+
+class _Hosted(HostedSession):
+    """One session on this agent."""
+
+    def __init__(self, streams: StreamHost) -> None:
+        self.streams = streams
+        self.links: set[ServerLink] = set()
+        self.ending: CloseReason | None = None
+
+    def end(self, reason: CloseReason) -> None:
+        """See `HostedSession`."""
+        self.ending = reason
+        self.streams.end(reason)
+        for server in self.links:
+            server.link.close(reason)
+
+    def revoke(self, epoch: int) -> None:
+        """See `HostedSession`."""
+        self.streams.revoke(epoch)
+        for server in self.links:
+            if server.grant.epoch < epoch:
+                server.link.close(CloseReason.REVOKED)
+
+
+class Agent(SessionHost):
+    """Hosts sessions in the sandboxes of one runtime."""
+
+    def __init__(
+        self, runtime: Runtime, *, software: str, limits: StreamLimits | None = None
+    ) -> None:
+        self._runtime = runtime
+        self._software = software
+        self._limits = limits or StreamLimits()
+        self._sessions: dict[str, _Hosted] = {}
+
+    @property
+    def runtime_name(self) -> str:
+        """See `SessionHost`."""
+        return self._runtime.name
+
+    @property
+    def isolated(self) -> bool:
+        """See `SessionHost`."""
+        return self._runtime.isolated
+
+    @asynccontextmanager
+    async def open_session(self, spec: SandboxSpec) -> AsyncIterator[HostedSession]:
+        """See `SessionHost`."""
+        async with (
+            self._runtime.open_sandbox(spec) as sandbox,
+            open_stream_host(sandbox.start, self._limits) as streams,
+        ):
+            hosted = self._sessions[spec.session_id] = _Hosted(streams)
+            try:
+                yield hosted
+            finally:
+                hosted.end(hosted.ending or CloseReason.SESSION_ENDED)
+                del self._sessions[spec.session_id]
+
+    async def serve_link(self, carrier: Carrier, grant: Grant) -> LinkEnd:
+        """Serve trunk/1 on `carrier` for the session of `grant` until the link ends.
+
+        Raises:
+          UnknownSession: the session is not here (any more); the carrier is left open.
+
+        Cancellation: closes the link at once; its attachments linger for their clients to return.
+        """
+        hosted = self._sessions.get(grant.session_id)
+        if hosted is None or hosted.ending is not None:
+            raise UnknownSession(f"session {grant.session_id} is not running here")
+        server = ServerLink(carrier, hosted.streams, grant, self._software)
+        hosted.links.add(server)
+        try:
+            end = await server.run()
+        finally:
+            hosted.links.discard(server)
+        logger.info(
+            "link ended",
+            session=grant.session_id,
+            subject=grant.subject,
+            carrier=carrier.description,
+            reason=end.reason,
+            detail=end.message,
+            by_peer=end.by_peer,
+        )
+        return end
+
+    def drain(self, retry_after: float) -> None:
+        """Tell every client to come back in `retry_after` seconds, here or elsewhere."""
+        for hosted in self._sessions.values():
+            for server in hosted.links:
+                server.link.close(CloseReason.DRAINING, "the server is going away", retry_after)
+
+    def statistics(self) -> AgentStatistics:
+        """Return a snapshot."""
+        return AgentStatistics(
+            sessions=len(self._sessions),
+            links=sum(len(hosted.links) for hosted in self._sessions.values()),
+            streams={id_: hosted.streams.statistics() for id_, hosted in self._sessions.items()},
+        )

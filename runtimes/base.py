@@ -1,0 +1,122 @@
+"""Where processes run: the interfaces every back-end implements.
+
+`tests/contracts/runtime_contract.py` is the precise meaning; every back-end passes it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+
+from relay.endpoint import Endpoint, StartRequest
+from relay.protocol.reasons import CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What kind of sandbox to make.
+
+    `shell` empty means the user's login shell.  `environment` is added to the runtime's own.
+    `directory` None means the runtime's home.  `image` is a hint that a runtime without images
+    ignores.
+    """
+
+    session_id: str
+    shell: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: str | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxStatistics:
+    """How many endpoints of a sandbox are open, and how many were ever started."""
+
+    endpoints_open: int
+    endpoints_started: int
+
+
+class SandboxError(Exception):
+    """A sandbox could not be made; the message says why and is shown to the user."""
+
+
+class Sandbox(ABC):
+    """One place where processes run."""
+
+    @abstractmethod
+    async def start(self, request: StartRequest) -> Endpoint:
+        """Start a process.
+
+        Raises:
+          relay.endpoint.StartError: it cannot be started, and why.
+
+        Cancellation: nothing is left running.
+        """
+
+    @abstractmethod
+    def statistics(self) -> SandboxStatistics:
+        """Return a snapshot of the counters."""
+
+
+class Runtime(ABC):
+    """A back-end that makes sandboxes."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name used in configuration and told to users: ``"local"``, ``"fake"``."""
+
+    @property
+    @abstractmethod
+    def isolated(self) -> bool:
+        """Whether a process inside is kept from harming what is outside."""
+
+    @abstractmethod
+    def open_sandbox(self, spec: SandboxSpec) -> AbstractAsyncContextManager[Sandbox]:
+        """Make a sandbox that lives as long as the ``async with`` block.
+
+        Leaving the block ends every process in it, politely, then by force, within a few seconds.
+
+        Raises (on entry):
+          SandboxError: it cannot be made, and why.
+        """
+
+
+class HostedSession(ABC):
+    """A session's sandbox and streams, where they live."""
+
+    @abstractmethod
+    def end(self, reason: CloseReason) -> None:
+        """Say why the session is about to end: every attachment is closed with `reason`.
+
+        New attachments are refused from now on.  The owner of the session then leaves the
+        ``open_session`` block.
+        """
+
+    @abstractmethod
+    def revoke(self, epoch: int) -> None:
+        """Close every attachment whose grant is older than `epoch`, with reason `revoked`."""
+
+
+class SessionHost(ABC):
+    """What owns sandboxes and streams: the embedded agent, or one that dialled in."""
+
+    @property
+    @abstractmethod
+    def runtime_name(self) -> str:
+        """The name of the runtime that makes the sandboxes."""
+
+    @property
+    @abstractmethod
+    def isolated(self) -> bool:
+        """Whether that runtime keeps what is inside from harming what is outside."""
+
+    @abstractmethod
+    def open_session(self, spec: SandboxSpec) -> AbstractAsyncContextManager[HostedSession]:
+        """Make a sandbox and host its streams for as long as the ``async with`` block lasts.
+
+        Raises (on entry):
+          SandboxError: the sandbox cannot be made, and why.
+        """
