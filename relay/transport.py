@@ -8,10 +8,10 @@ several times what the system call does.  `SocketTransport` makes the system cal
 only when the kernel says EAGAIN.  Such a loop would never let other tasks run while its peer is
 fast, so it yields after every `BUDGET` bytes; a call is counted as `CALL_COST` bytes at least.
 
-It uses the file descriptor of the Trio socket and nothing private; Trio has already set TCP_NODELAY
-and a small TCP_NOTSENT_LOWAT, which keeps urgent frames from waiting behind bulk in the kernel.  The descriptor is asked for
+It uses the file descriptor of the Trio socket and nothing private.  The descriptor is asked for
 anew before each call, because a closed socket answers -1 while a remembered number may already
-belong to somebody else.
+belong to somebody else.  Trio has set TCP_NODELAY, and a small TCP_NOTSENT_LOWAT that keeps urgent
+frames from waiting behind bulk in the kernel.
 
 Reads allocate what they return, only once data is there, in a size that follows the flow: an idle
 connection holds no buffer.  `StreamTransport` offers the same on any other stream (TLS, tests).

@@ -1,0 +1,1 @@
+"""The HTTP API: sessions, attach tickets, sign-in, the OpenAPI document and the web pages."""

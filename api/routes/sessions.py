@@ -1,0 +1,172 @@
+"""Sessions and their attach tickets."""
+
+from __future__ import annotations
+
+import re
+
+from quart import Blueprint, request
+from quart_schema import document_request, document_response
+from quart_trio.wrappers import TrioResponse
+
+from api import fields, schemas
+from api.addresses import HostError, pty_url, websocket_base
+from api.context import current_context, current_principal
+from api.json_body import read_json
+from api.openapi import problems, public
+from api.problems import (
+    INVALID_FIELD,
+    SESSION_NOT_RUNNING,
+    UPGRADE_REQUIRED,
+    ApiError,
+    session_not_found,
+)
+from api.schemas import respond
+from relay.grant import Grant
+from sessions.record import SessionRecord, rfc3339
+from sessions.state import State
+
+NEW_SESSION_TICKET_TTL = 900
+"""Seconds that the ticket of a new session lives; the seed's 15 minutes."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
+
+
+@blueprint.post("")
+@document_request(schemas.CreateSession)
+@document_response(schemas.CreatedSession, 201)
+@problems(400, 401, 403, 413, 415, 500, 503)
+async def create() -> TrioResponse:
+    """Start a session."""
+    context = current_context()
+    wish = fields.parse_create(await read_json())
+    base = _websocket_base()  # a bad Host is found out before anything is started
+    record = await context.manager.create(current_principal(), wish)
+    grant = Grant(
+        session_id=record.session_id,
+        subject=record.owner,
+        kinds=frozenset(fields.ATTACHABLE),
+        epoch=record.epoch,
+    )
+    body = schemas.CreatedSession(
+        session_id=record.session_id,
+        attach=_attach(base, grant, ttl_seconds=NEW_SESSION_TICKET_TTL, uses=None),
+        placement=schemas.placement_of(record),
+    )
+    response = respond(body, 201)
+    response.headers["Location"] = f"/v1/sessions/{record.session_id}"
+    return response
+
+
+@blueprint.get("")
+@document_response(schemas.Sessions)
+@problems(401)
+async def index() -> TrioResponse:
+    """List your sessions, the newest first."""
+    records = await current_context().manager.list(current_principal())
+    return respond(schemas.Sessions(sessions=[_session(record) for record in records]))
+
+
+@blueprint.get("/<session_id>")
+@document_response(schemas.Session)
+@problems(401, 403, 404)
+async def show(session_id: str) -> TrioResponse:
+    """Tell the state of a session."""
+    record = await current_context().manager.get(current_principal(), _checked(session_id))
+    return respond(_session(record))
+
+
+@blueprint.delete("/<session_id>")
+@document_response(schemas.Terminated)
+@problems(401, 403, 404)
+async def terminate(session_id: str) -> TrioResponse:
+    """End a session and everything in it; returns when that is done.  Idempotent."""
+    await current_context().manager.terminate(current_principal(), _checked(session_id))
+    return respond(schemas.Terminated())
+
+
+@blueprint.post("/<session_id>/attach")
+@document_request(schemas.CreateTicket)
+@document_response(schemas.Attach, 201)
+@problems(400, 401, 403, 404, 409, 413, 415)
+async def create_ticket(session_id: str) -> TrioResponse:
+    """Make a ticket for a running session; the body may be left out."""
+    wish = fields.parse_attach(await read_json())
+    base = _websocket_base()
+    record = await current_context().manager.get(current_principal(), _checked(session_id))
+    if record.state is not State.RUNNING:
+        raise ApiError(
+            SESSION_NOT_RUNNING,
+            f"The session is {record.state}: only a running one can be attached to."
+            " Start another with POST /v1/sessions.",
+        )
+    grant = Grant(
+        session_id=record.session_id,
+        subject=current_principal().subject,
+        kinds=wish.kinds,
+        mode=wish.mode,
+        tag=wish.tag,
+        epoch=record.epoch,
+    )
+    return respond(_attach(base, grant, ttl_seconds=wish.ttl_seconds, uses=wish.uses), 201)
+
+
+@blueprint.delete("/<session_id>/attach")
+@document_response(schemas.Revoked)
+@problems(401, 403, 404)
+async def revoke(session_id: str) -> TrioResponse:
+    """Refuse every ticket made so far and close the live attachments.  Idempotent."""
+    await current_context().manager.revoke(current_principal(), _checked(session_id))
+    return respond(schemas.Revoked())
+
+
+@blueprint.get("/<session_id>/pty")
+@public
+@problems(426)
+async def pty(session_id: str) -> TrioResponse:
+    """Attach to the terminal, as a WebSocket.
+
+    With `Sec-WebSocket-Protocol: trunk.1` it speaks trunk/1, without it the JSON text frames of
+    cloudshell-fog. The ticket travels in `?token=` or as the subprotocol `trunk.ticket.<ticket>`.
+    """
+    # Upgrades are served by the listener and never come here.
+    raise ApiError(
+        UPGRADE_REQUIRED,
+        "Connect with a WebSocket client, passing a ticket in ?token=;"
+        " POST /v1/sessions/{id}/attach makes one.",
+        headers={"Upgrade": "websocket"},
+    )
+
+
+def _checked(session_id: str) -> str:
+    """Return the id as it is on record; what has not even the shape of one cannot be there."""
+    session_id = session_id.lower()
+    if _UUID.fullmatch(session_id) is None:
+        raise session_not_found(session_id)
+    return session_id
+
+
+def _session(record: SessionRecord) -> schemas.Session:
+    host = current_context().host
+    # A record may stem from a time when the server ran on another runtime.
+    known = record.runtime == host.runtime_name
+    return schemas.session_of(record, isolated=host.isolated if known else None)
+
+
+def _websocket_base() -> str:
+    try:
+        return websocket_base(
+            request.scheme, request.headers.get("Host"), current_context().public_url
+        )
+    except HostError as error:
+        raise ApiError(INVALID_FIELD, str(error), field="Host") from None
+
+
+def _attach(base: str, grant: Grant, *, ttl_seconds: int, uses: int | None) -> schemas.Attach:
+    ticket = current_context().tickets.issue(grant, ttl_seconds=ttl_seconds, uses=uses)
+    return schemas.Attach(
+        ws_url=pty_url(base, grant.session_id),
+        token=ticket.token,
+        expires_at=rfc3339(ticket.expires_at),
+    )

@@ -1,0 +1,149 @@
+"""The terminal of cloudshell-fog on a WebSocket; the frames are `api.dialects.cloudshell_fog`.
+
+This is a trunk/1 client of the agent, in the same process: it attaches to the session's terminal like any other
+client, so a lost WebSocket costs nothing there.  Its own client can only be held back by not reading
+or writing: the dialect has no flow control.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import trio
+
+from api.dialects.cloudshell_fog import (
+    OutputEncoder,
+    Resize,
+    Stdin,
+    decode_client_frame,
+    exit_frame,
+)
+from relay.carrier import Carrier
+from relay.client import open_trunk
+from relay.client_attachment import AttachOptions, ClientAttachment
+from relay.endpoint import Kind, TerminalSize
+from relay.errors import AttachmentClosed, AttachRefused, DialFailed, InputUncertain
+from relay.grant import Grant
+from relay.inbox import Missed
+from relay.memory import carrier_pair
+from relay.protocol.messages import Start
+from relay.protocol.reasons import CloseReason
+from relay.replay_filter import ReplayFilter
+from relay.websocket import CloseCode, Text, WebSocket
+from relay.websocket.carrier import CLOSE_CODES
+from runtimes.agent import Agent, UnknownSession
+
+DEFAULT_TAG = "main"
+
+
+async def serve_fog_terminal(websocket: WebSocket, agent: Agent, grant: Grant) -> None:
+    """Serve one client until it leaves, the shell exits or the session ends.
+
+    The client takes control from whoever had it: this dialect knows no viewers, and its clients
+    come back without saying who they were.
+
+    Cancellation: closes the WebSocket abruptly; the shell goes on.
+    """
+    ours, agents = carrier_pair(f"cloudshell-fog {websocket.peer}")
+    dialled = False
+
+    async def dial() -> Carrier:
+        nonlocal dialled
+        if dialled:
+            raise DialFailed("the session has ended", permanent=True)
+        dialled = True
+        return ours
+
+    async def serve_link() -> None:
+        try:
+            await agent.serve_link(agents, grant)
+        except UnknownSession:
+            await agents.aclose()
+
+    code, reason = CloseCode.NORMAL, CloseReason.EXITED.value
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_link)
+        try:
+            async with open_trunk(dial) as trunk:
+                attachment = await trunk.attach(
+                    AttachOptions(
+                        attachment=secrets.token_urlsafe(18),
+                        kind=Kind.PTY,
+                        tag=grant.tag or DEFAULT_TAG,
+                        mode=grant.mode,
+                        start=Start(restart=True),
+                        takeover=True,
+                    )
+                )
+                await _converse(websocket, attachment)
+        except AttachRefused as error:
+            code, reason = CloseCode.POLICY_VIOLATION, error.code.value
+        except (AttachmentClosed, InputUncertain) as error:
+            closed = error.reason if isinstance(error, AttachmentClosed) else None
+            closed = closed or CloseReason.INTERNAL_ERROR
+            code, reason = CLOSE_CODES[closed], closed.value
+        nursery.cancel_scope.cancel()
+    await websocket.close(code, reason)
+
+
+async def _converse(websocket: WebSocket, attachment: ClientAttachment) -> None:
+    """Move frames both ways until either side ends.
+
+    Raises:
+      AttachmentClosed: the attachment ended, not by the shell's exit.
+    """
+    closed: AttachmentClosed | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            await _listen(websocket, attachment)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(listen)
+        try:
+            await _show(websocket, attachment)
+        except AttachmentClosed as error:
+            closed = error
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client is gone, the shell goes on
+        nursery.cancel_scope.cancel()
+    if closed is not None:
+        raise closed
+
+
+async def _show(websocket: WebSocket, attachment: ClientAttachment) -> None:
+    encoder = OutputEncoder()
+    questions = ReplayFilter()
+    replaying = True
+    while (item := await attachment.receive()) is not None:
+        if isinstance(item, Missed):
+            continue  # the dialect has no word for it
+        data = item.data
+        if item.replay:
+            data = questions.feed(data)
+        elif replaying:
+            replaying = False
+            data = questions.flush() + data
+        for frame in encoder.encode(data):
+            await websocket.send_text(frame)
+    for frame in encoder.flush():
+        await websocket.send_text(frame)
+    await websocket.send_text(exit_frame(await attachment.wait()))
+
+
+async def _listen(websocket: WebSocket, attachment: ClientAttachment) -> None:
+    try:
+        while (message := await websocket.receive()) is not None:
+            if not isinstance(message, Text):
+                continue  # the dialect has text frames only; its server ignores what it does not know
+            match decode_client_frame(message.text):
+                case Stdin(data=data):
+                    await attachment.send(data)
+                case Resize(columns=columns, rows=rows):
+                    attachment.resize(TerminalSize(columns, rows))
+                case None:
+                    pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return  # the client is gone, or the shell takes no input any more
+    except (AttachmentClosed, InputUncertain, ValueError):
+        return  # told by the other direction; a viewer that types is ignored

@@ -1,0 +1,31 @@
+"""The command line: `trunkline --help`."""
+
+from __future__ import annotations
+
+import click
+
+from trunkline.cli.attach import attach, exec_
+from trunkline.cli.serve import serve
+from trunkline.cli.sessions import ls, new, open_, rm
+from trunkline.version import VERSION
+
+EPILOG = """\b
+Try it:
+  trunkline serve                      start a server; open the URL it prints
+  trunkline new                        make a session; prints its id
+  trunkline attach ID                  work in its terminal; Ctrl-] detaches
+  trunkline exec ID -- uname -a        run a command in it
+
+Commands find the server through TRUNKLINE_URL and TRUNKLINE_TOKEN, or else
+the one that you have running on this machine.
+"""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="trunkline")
+def main() -> None:
+    """Terminals and byte streams of sandboxes that survive the cut."""
+
+
+for command in (serve, new, ls, rm, attach, exec_, open_):
+    main.add_command(command)

@@ -1,0 +1,170 @@
+"""Connects an attachment with the user's own terminal or pipes, until either ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from relay.client import TrunkState, TrunkStatus
+from relay.client_attachment import ClientAttachment
+from relay.endpoint import Channel, ExitStatus
+from relay.inbox import Missed
+from relay.replay_filter import ReplayFilter
+from trunkline.cli.terminal import (
+    Descriptor,
+    ModeTracker,
+    RawTerminal,
+    standard_streams,
+    terminal_size,
+)
+
+DETACH_KEY = b"\x1d"
+"""Ctrl-]"""
+SIGNAL_EXIT_BASE = 128
+"""Added to the number of the signal that ended a process, as shells do."""
+
+
+class Detached(Exception):
+    """The user pressed the detach key."""
+
+
+def exit_code(status: ExitStatus) -> int:
+    """Return `status` as a shell would show it in ``$?``."""
+    if status.code is not None:
+        return status.code
+    try:
+        return SIGNAL_EXIT_BASE + signal.Signals[f"SIG{status.signal}"].value
+    except KeyError:
+        return 255
+
+
+@dataclass(slots=True)
+class Notices:
+    """Tells the user of trouble with the connection, once per change, on standard error."""
+
+    write: Callable[[str], None]
+    troubled: bool = False
+
+    def __call__(self, status: TrunkStatus) -> None:
+        """Take note of a change."""
+        if status.state is TrunkState.WAITING and not self.troubled:
+            self.troubled = True
+            self.write(f"connection lost ({status.reason}); reconnecting")
+        elif status.state is TrunkState.CONNECTED and self.troubled:
+            self.troubled = False
+            self.write("connected again")
+
+
+async def run_terminal(attachment: ClientAttachment, *, interactive: bool) -> ExitStatus:
+    """Let the user work in a terminal stream.
+
+    Returns the exit status of its process.
+
+    Raises:
+      Detached: the user pressed Ctrl-].
+      AttachmentClosed and the like: the attachment is over.
+    """
+    with standard_streams() as (stdin, stdout, _stderr), RawTerminal(stdin):
+        modes = ModeTracker()
+        try:
+            async with trio.open_nursery() as nursery:
+                if interactive:
+                    nursery.start_soon(_type, attachment, stdin)
+                    nursery.start_soon(_follow_size, attachment, stdout)
+                await _show(attachment, stdout, modes)
+                nursery.cancel_scope.cancel()
+            return await attachment.wait()
+        finally:
+            undo = modes.reset()
+            if undo and stdout.is_terminal:
+                with trio.move_on_after(1, shield=True):
+                    await stdout.write_all(undo)
+
+
+async def _show(attachment: ClientAttachment, stdout: Descriptor, modes: ModeTracker) -> None:
+    questions = ReplayFilter()
+    replaying = True
+    while (item := await attachment.receive()) is not None:
+        if isinstance(item, Missed):
+            await stdout.write_all(b"\r\n[trunkline: %d bytes missed]\r\n" % (item.to - item.start))
+            continue
+        data = item.data
+        if item.replay:
+            data = questions.feed(data)
+        elif replaying:
+            replaying = False
+            data = questions.flush() + data
+        modes.feed(data)
+        await stdout.write_all(data)
+
+
+async def _type(attachment: ClientAttachment, stdin: Descriptor) -> None:
+    while data := await stdin.read():
+        before, detach, _ = data.partition(DETACH_KEY)
+        if detach and stdin.is_terminal:
+            await attachment.send(before)
+            raise Detached
+        await attachment.send(data)
+
+
+async def _follow_size(attachment: ClientAttachment, stdout: Descriptor) -> None:
+    with trio.open_signal_receiver(signal.SIGWINCH) as changes:
+        async for _ in changes:
+            size = terminal_size(stdout)
+            if size is not None:
+                attachment.resize(size)
+
+
+async def run_piped(attachment: ClientAttachment) -> ExitStatus:
+    """Connect an exec stream with standard input, output and error.
+
+    SIGINT and SIGTERM are passed on to the process; a second SIGINT kills it.
+
+    Raises:
+      BrokenPipeError: nobody reads our output any more; the process was sent SIGPIPE.
+      AttachmentClosed and the like: the attachment is over.
+    """
+    with standard_streams() as (stdin, stdout, stderr):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_feed, attachment, stdin)
+            nursery.start_soon(_pass_signals_on, attachment)
+            async with trio.open_nursery() as outputs:
+                outputs.start_soon(_copy, attachment, Channel.OUTPUT, stdout)
+                outputs.start_soon(_copy, attachment, Channel.ERROR, stderr)
+            status = await attachment.wait()
+            nursery.cancel_scope.cancel()
+        return status
+
+
+async def _feed(attachment: ClientAttachment, stdin: Descriptor) -> None:
+    try:
+        while data := await stdin.read():
+            await attachment.send(data)
+    except trio.BrokenResourceError:
+        return  # the process wants no more; its exit status tells the rest
+    attachment.send_eof()
+
+
+async def _copy(attachment: ClientAttachment, channel: Channel, target: Descriptor) -> None:
+    try:
+        while (item := await attachment.receive(channel)) is not None:
+            if isinstance(item, Missed):
+                continue  # only where the stream was started with drop_oldest
+            await target.write_all(item.data)
+    except BrokenPipeError:
+        attachment.send_signal("PIPE")
+        raise
+
+
+async def _pass_signals_on(attachment: ClientAttachment) -> None:
+    interrupted = False
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if number == signal.SIGINT and interrupted:
+                attachment.send_signal("KILL")
+            else:
+                attachment.send_signal(signal.Signals(number).name.removeprefix("SIG"))
+            interrupted = interrupted or number == signal.SIGINT

@@ -1,0 +1,117 @@
+"""`trunkline serve`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import trio
+
+from auth.keys import KeyringError
+from auth.private_files import PrivateFileError
+from proxy.asgi import LifespanError
+from proxy.listener import ListenError
+from proxy.tls import TlsError
+from sessions.database import StoreError
+from trunkline.config import ConfigError, load_config
+from trunkline.logs import LEVELS, configure_logs
+from trunkline.server import RUNTIMES, Ready, Settings, SettingsError, default_data_dir
+from trunkline.server import serve as run_server
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0: a free one."
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where records and keys are kept.  [default: ~/.local/share/trunkline]",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="TOML file: profiles, names of the server, limits.",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(list(RUNTIMES)),
+    default="local",
+    show_default=True,
+    help="Where sessions run. local: as you, on this machine, not isolated.",
+)
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM).")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
+@click.option("--dev", is_flag=True, help="Accept any bearer token; on loopback only.")
+@click.option(
+    "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="How much."
+)
+def serve(
+    host: str,
+    port: int,
+    data_dir: Path | None,
+    config: Path | None,
+    runtime: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    log_level: str,
+    *,
+    dev: bool,
+) -> None:
+    """Start the server and print a URL that opens a terminal in the browser.
+
+    Everything goes through one port: the web pages, the API, and every stream. SIGTERM or Ctrl-C
+    stops it gracefully; a second Ctrl-C at once.
+    """
+    configure_logs(log_level)
+    try:
+        settings = Settings(
+            data_dir=(data_dir or default_data_dir()).absolute(),
+            host=host,
+            port=port,
+            runtime=runtime,
+            dev=dev,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            config=load_config(config),
+        )
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    _run(settings)
+
+
+STARTUP_ERRORS = (
+    ConfigError,
+    KeyringError,
+    LifespanError,
+    ListenError,
+    PrivateFileError,
+    SettingsError,
+    StoreError,
+    TlsError,
+)
+
+
+def _run(settings: Settings) -> None:
+    try:
+        trio.run(run_server, settings, _announce)
+    except* STARTUP_ERRORS as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise click.ClickException(str(error)) from None
+
+
+def _announce(ready: Ready) -> None:
+    if not ready.isolated:
+        click.secho(
+            f"Sessions of the {ready.runtime!r} runtime are not isolated: whoever can log in can do "
+            "what you can do.",
+            err=True,
+        )
+    click.echo("Trunkline is ready. Open this in a browser (it logs in once, within 15 minutes;")
+    click.echo("'trunkline open' prints another):\n")
+    click.echo(f"  {click.style(ready.login_url, bold=True)}\n")
+    sys.stdout.flush()

@@ -1,0 +1,157 @@
+"""The HTTP half of the SDK: one method per endpoint, typed answers, typed errors."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+import msgspec
+
+from relay.endpoint import Kind
+from relay.grant import Mode
+from trunkline.sdk.discovery import Server
+from trunkline.sdk.errors import ApiError, ServerUnreachable
+from trunkline.version import SOFTWARE
+
+TIMEOUT = 30.0
+"""Seconds for one request; making a sandbox can take a while."""
+
+
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as the server tells it."""
+
+    session_id: str
+    status: str
+    state: str
+    profile: str
+    created_at: datetime
+    expires_at: datetime
+    reason: str | None = None
+    runtime: str | None = None
+
+
+class TicketInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A ticket, and where to redeem it."""
+
+    token: str
+    ws_url: str
+    expires_at: datetime
+
+
+class _Created(msgspec.Struct, frozen=True):
+    session_id: str
+
+
+class _Sessions(msgspec.Struct, frozen=True):
+    sessions: list[SessionInfo]
+
+
+class _LoginCode(msgspec.Struct, frozen=True):
+    code: str
+
+
+_Answer = TypeVar("_Answer")
+
+
+class Api:
+    """Requests to one server.  ``async with``."""
+
+    def __init__(self, server: Server, ssl_context: ssl.SSLContext | None = None) -> None:
+        self.server = server
+        self.ssl_context = ssl_context
+        self._http = httpx2.AsyncClient(
+            base_url=server.url,
+            headers={"Authorization": f"Bearer {server.token}", "User-Agent": SOFTWARE},
+            timeout=TIMEOUT,
+            verify=ssl_context if ssl_context is not None else True,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._http.__aexit__(exc_type, exc, traceback)
+
+    async def create_session(self, profile: str, ttl_seconds: int) -> str:
+        """Make a session and return its id.  `ttl_seconds` 0 means the profile's default."""
+        body = {"profile": profile, "ttl_seconds": ttl_seconds}
+        return (await self._call("POST", "/v1/sessions", _Created, body)).session_id
+
+    async def sessions(self) -> list[SessionInfo]:
+        """Return the caller's sessions, newest first."""
+        return (await self._call("GET", "/v1/sessions", _Sessions)).sessions
+
+    async def session(self, session_id: str) -> SessionInfo:
+        """Return one session."""
+        return await self._call("GET", _path(session_id), SessionInfo)
+
+    async def delete_session(self, session_id: str) -> None:
+        """End a session and everything in it."""
+        await self._call("DELETE", _path(session_id), dict[str, Any])
+
+    async def ticket(
+        self,
+        session_id: str,
+        kinds: frozenset[Kind],
+        mode: Mode,
+        tag: str | None = None,
+    ) -> TicketInfo:
+        """Return a ticket that can be redeemed once, within a minute."""
+        body: dict[str, Any] = {"kinds": sorted(kinds), "mode": mode.value}
+        if tag is not None:
+            body["tag"] = tag
+        return await self._call("POST", _path(session_id) + "/attach", TicketInfo, body)
+
+    async def login_code(self) -> str:
+        """Return a code with which a browser can log in once, as the caller."""
+        return (await self._call("POST", "/v1/login-codes", _LoginCode)).code
+
+    async def _call(
+        self, method: str, path: str, answer: type[_Answer], body: object = None
+    ) -> _Answer:
+        try:
+            response = await self._http.request(method, path, json=body)
+        except httpx2.TransportError as error:
+            raise ServerUnreachable(
+                f"{self.server.url} does not answer: {str(error) or type(error).__name__}"
+            ) from error
+        if response.status_code >= 400:
+            raise _api_error(response)
+        try:
+            return msgspec.json.decode(response.content, type=answer)
+        except ValueError as error:
+            raise ApiError(
+                response.status_code, "the server's answer is not understood", str(error)
+            ) from error
+
+
+def _path(session_id: str) -> str:
+    if not session_id or "/" in session_id or "?" in session_id or "#" in session_id:
+        raise ApiError(404, "Not Found", f"{session_id!r} is not the id of a session")
+    return f"/v1/sessions/{session_id}"
+
+
+def _api_error(response: httpx2.Response) -> ApiError:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        return ApiError(response.status_code, response.reason_phrase, response.text[:200])
+    return ApiError(
+        response.status_code,
+        str(problem.get("title", response.reason_phrase)),
+        str(problem.get("detail", "")),
+        problem.get("field"),
+        problem.get("request_id"),
+    )
