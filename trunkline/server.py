@@ -7,15 +7,12 @@ agent with its runtime, the sessions' manager, the API, the front.
 from __future__ import annotations
 
 import ipaddress
-import os
 import signal
 import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import structlog
@@ -25,68 +22,37 @@ from api.app import create_app
 from api.context import Context
 from auth.authenticator import OWNER, Authenticator
 from auth.credential_file import load_or_create_credential
-from auth.keys import Keyring
-from auth.private_files import ensure_private_directory
+from auth.keys import Keyring, KeyringError
+from auth.private_files import PrivateFileError, ensure_private_directory
 from auth.tickets import TicketOffice
-from proxy.asgi import ASGIApp
+from proxy.asgi import ASGIApp, LifespanError
 from proxy.config import FrontConfig
 from proxy.front import Front
 from proxy.front import serve as serve_front
 from proxy.hosts import HostPolicy
-from proxy.listener import bound_port, open_listeners
+from proxy.listener import ListenError, bound_port, open_listeners
 from proxy.terminal import TerminalRoutes
-from proxy.tls import server_context
+from proxy.tls import TlsError, server_context
 from runtimes.agent import Agent
 from runtimes.base import Runtime
 from runtimes.fake import FakeRuntime
 from runtimes.local import LocalRuntime
+from sessions.database import StoreError
 from sessions.manager import open_manager
 from sessions.store import open_store
-from trunkline.config import Config
 from trunkline.sdk.discovery import leave_note, remove_note
+from trunkline.settings import Ready, Settings, SettingsError
 from trunkline.version import SOFTWARE, VERSION
 
 RETRY_AFTER = 1.0
 """Seconds after which clients of a server that goes away come back."""
 
-RUNTIMES: dict[str, Callable[[], Runtime]] = {"local": LocalRuntime, "fake": FakeRuntime}
+MAKERS: dict[str, Callable[[], Runtime]] = {"local": LocalRuntime, "fake": FakeRuntime}
+
+STARTUP_ERRORS = (KeyringError, LifespanError, ListenError, PrivateFileError, StoreError, TlsError)
+"""What `serve` raises when it cannot start, besides SettingsError; the message is for the user."""
 
 logger = structlog.get_logger(__name__)
-
-
-class SettingsError(Exception):
-    """The settings contradict each other; the message says how."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the command line says.  `port` 0 takes a free one."""
-
-    data_dir: Path
-    host: str = "127.0.0.1"
-    port: int = 8080
-    runtime: str = "local"
-    dev: bool = False
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    config: Config = field(default_factory=Config)
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What a server that is ready tells: where it is, and a URL that logs a browser in once."""
-
-    url: str
-    login_url: str
-    isolated: bool
-    runtime: str
-
-
-def default_data_dir() -> Path:
-    """Return ``$XDG_DATA_HOME/trunkline``, or its usual place."""
-    data = Path(os.environ.get("XDG_DATA_HOME") or "")
-    base = data if data.is_absolute() else Path.home() / ".local" / "share"
-    return base / "trunkline"
 
 
 async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
@@ -114,7 +80,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             stack.push_async_callback(listener.aclose)
         port = bound_port(listeners)
         store = await stack.enter_async_context(open_store(settings.data_dir / "trunkline.db"))
-        agent = Agent(RUNTIMES[settings.runtime](), software=SOFTWARE, limits=config.streams)
+        agent = Agent(MAKERS[settings.runtime](), software=SOFTWARE, limits=config.streams)
         manager = await stack.enter_async_context(
             open_manager(agent, store, config.profiles, nodes=(config.node,))
         )
@@ -165,8 +131,8 @@ async def _stop_on_signal(front: Front, agent: Agent, scope: trio.CancelScope) -
 
 
 def _check(settings: Settings) -> None:
-    if settings.runtime not in RUNTIMES:
-        raise SettingsError(f"no runtime {settings.runtime!r}; there are {', '.join(RUNTIMES)}")
+    if settings.runtime not in MAKERS:
+        raise SettingsError(f"no runtime {settings.runtime!r}; there are {', '.join(MAKERS)}")
     if settings.dev and not _is_loopback(settings.host):
         raise SettingsError("--dev lets everybody in, so it works on loopback only")
     if (settings.tls_cert is None) != (settings.tls_key is None):

@@ -8,16 +8,9 @@ from pathlib import Path
 import click
 import trio
 
-from auth.keys import KeyringError
-from auth.private_files import PrivateFileError
-from proxy.asgi import LifespanError
-from proxy.listener import ListenError
-from proxy.tls import TlsError
-from sessions.database import StoreError
 from trunkline.config import ConfigError, load_config
 from trunkline.logs import LEVELS, configure_logs
-from trunkline.server import RUNTIMES, Ready, Settings, SettingsError, default_data_dir
-from trunkline.server import serve as run_server
+from trunkline.settings import RUNTIMES, Ready, Settings, SettingsError, default_data_dir
 
 
 @click.command()
@@ -37,7 +30,7 @@ from trunkline.server import serve as run_server
 )
 @click.option(
     "--runtime",
-    type=click.Choice(list(RUNTIMES)),
+    type=click.Choice(RUNTIMES),
     default="local",
     show_default=True,
     help="Where sessions run. local: as you, on this machine, not isolated.",
@@ -82,22 +75,13 @@ def serve(
     _run(settings)
 
 
-STARTUP_ERRORS = (
-    ConfigError,
-    KeyringError,
-    LifespanError,
-    ListenError,
-    PrivateFileError,
-    SettingsError,
-    StoreError,
-    TlsError,
-)
-
-
 def _run(settings: Settings) -> None:
+    # Imported here, because the server's libraries would treble the start of every other command.
+    from trunkline.server import STARTUP_ERRORS, serve
+
     try:
-        trio.run(run_server, settings, _announce)
-    except* STARTUP_ERRORS as group:
+        trio.run(serve, settings, _announce)
+    except* (SettingsError, *STARTUP_ERRORS) as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]

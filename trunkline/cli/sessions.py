@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from trunkline.cli.running import run
 from trunkline.sdk.api import SessionInfo
@@ -73,6 +71,9 @@ def ls(*, as_json: bool, everything: bool) -> None:
     if not sessions:
         click.echo("no sessions; 'trunkline new' makes one", err=True)
         return
+    from rich.console import Console  # here, because it is slow to import
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for heading in ("ID", "STATE", "PROFILE", "AGE", "LEFT", "REASON"):
         table.add_column(heading, no_wrap=heading != "REASON")
