@@ -52,6 +52,11 @@ class Binding:
         """Whether the client still wants this stream id."""
         return self.link.connection.is_open(self.stream_id)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all there will ever be has been sent."""
+        return all(sender.fin_sent or sender.stopped for sender in self.senders.values())
+
     def accept(
         self,
         answer: Attached,
@@ -71,10 +76,14 @@ class Binding:
             connection.open_receiver(self.stream_id, Channel.INPUT, input_window)
         self.link.wake()
 
+    def stop_output(self, channel: Channel) -> None:
+        """The client said on an earlier link that it reads `channel` no more."""
+        self.senders[channel].stopped = True
+
     def wake(self, channel: Channel) -> None:
         """Say that the ring of `channel` has changed."""
-        self.link.connection.wake(self.stream_id, channel)
-        self.link.wake()
+        if self.link.connection.wake(self.stream_id, channel):
+            self.link.wake()
 
     def credit(self, ack: int | None, up_to: int | None) -> None:
         """Grant and acknowledge input."""
@@ -162,9 +171,13 @@ class Attachment:
             self.gate = None
             self.renew_input(now)
 
-    def ignore(self, channel: Channel) -> None:
+    def ignore(self, channel: Channel, now: float) -> None:
         """The client reads `channel` no more: it need not be waited for there."""
-        self.acked[channel] = MAX_OFFSET
+        self.received_credit(channel, Credit(ack=MAX_OFFSET), now)
+
+    def ignores(self, channel: Channel) -> bool:
+        """Tell whether the client has said that it reads `channel` no more."""
+        return self.acked.get(channel) == MAX_OFFSET
 
     def unbind(self, linger_until: float) -> None:
         """The link is gone; wait for the client until `linger_until`."""

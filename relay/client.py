@@ -17,10 +17,12 @@ import trio
 from relay.backoff import Backoff
 from relay.carrier import Carrier
 from relay.client_attachment import AttachOptions, ClientAttachment
-from relay.errors import AttachmentClosed, DialFailed
+from relay.errors import AttachmentClosed, AttachRefused, DialFailed
 from relay.link import Link, LinkEnd
-from relay.protocol.connection import BytesReceived, Connection, Event
-from relay.protocol.reasons import CloseReason
+from relay.protocol.connection import MAX_STREAMS, BytesReceived, Connection, Event
+from relay.protocol.errors import LocalProtocolError
+from relay.protocol.messages import Attach, Refused
+from relay.protocol.reasons import CloseReason, Refusal
 from relay.wakeup import Wakeup
 
 Dial = Callable[[], Awaitable[Carrier]]
@@ -30,8 +32,13 @@ DIAL_TIMEOUT = 20.0
 """Seconds that one attempt to dial may take."""
 FAREWELL = 5.0
 """Seconds that closing a trunk may take: the last input, DETACH and GOAWAY."""
+MAX_RETRY_AFTER = 600.0
+"""Seconds; what a server may ask for with `retry_after`."""
 STEADY_AFTER = 5.0
 """Seconds after which a link counts as good, so that the next back-off begins anew."""
+STEADY_BYTES = 16 * 1024
+"""Bytes of streams after which it does, too: where a path cuts every so often, patience with it would
+cost more than the cuts do."""
 
 FINAL = frozenset(
     {
@@ -99,18 +106,24 @@ class Trunk:
         self._error: Exception | None = None
         self._state = TrunkState.CONNECTING
         self._retry_now = Wakeup()
+        self._dialling = trio.CancelScope()
 
     async def attach(self, options: AttachOptions) -> ClientAttachment:
         """Attach to a stream; returns when the owner has accepted.
 
         Raises:
-          AttachRefused: the owner said no.
+          AttachRefused: the owner said no, or `MAX_STREAMS` attachments are open here.
           AttachmentClosed: the trunk is closed, or was given up.
+          ValueError: the options are malformed, or the attachment id is in use here.
 
         Cancellation: gives the attachment up.
         """
         if self._error is not None:
             raise self._error
+        if options.attachment in self._attachments:
+            raise ValueError(f"the attachment id {options.attachment!r} is in use")
+        if len(self._attachments) >= MAX_STREAMS:
+            raise AttachRefused(Refusal.LIMIT, f"at most {MAX_STREAMS} attachments to a trunk")
         attachment = ClientAttachment(options)
         self._attachments[options.attachment] = attachment
         if self._link is not None:
@@ -127,7 +140,7 @@ class Trunk:
     def detach(self, attachment: ClientAttachment) -> None:
         """Give an attachment up; input that there is credit for goes first."""
         attachment.detach()
-        self._attachments.pop(attachment.options.attachment, None)
+        self._forget(attachment)
 
     def retry_now(self) -> None:
         """Do not wait any longer for the next attempt."""
@@ -155,7 +168,7 @@ class Trunk:
             now = trio.current_time()
             if end.seconds > 0:
                 lost_at = now
-            if end.seconds >= STEADY_AFTER:
+            if end.seconds >= STEADY_AFTER or end.moved >= STEADY_BYTES:
                 backoff.reset()
             if self._has_closed():
                 break
@@ -166,9 +179,10 @@ class Trunk:
                 message = f"no connection for {self._give_up_after:.0f} s: {end.message}"
                 self._fail(AttachmentClosed(CloseReason.CONNECTION_LOST, message))
                 return
-            delay = end.retry_after
-            if delay is None:
+            if end.retry_after is None:
                 delay = backoff.next_delay(self._chance())
+            else:
+                delay = min(end.retry_after, MAX_RETRY_AFTER)
             self._show(TrunkStatus(TrunkState.WAITING, end.message or end.reason, delay))
             with trio.move_on_after(delay):
                 await self._retry_now.wait()
@@ -182,7 +196,7 @@ class Trunk:
     async def _one_link(self) -> _Outcome:
         """Dial and run one link to its end."""
         try:
-            with trio.fail_after(DIAL_TIMEOUT):
+            with trio.fail_after(DIAL_TIMEOUT) as self._dialling:
                 carrier = await self._dial()
         except DialFailed as error:
             return _Outcome(error.reason, str(error), final=error.permanent)
@@ -204,23 +218,47 @@ class Trunk:
             self._by_stream.clear()
             for attachment in self._attachments.values():
                 attachment.unbind()
-        return _Outcome.of(end, max(trio.current_time() - began, 1e-9))
+        counters = link.connection.statistics()
+        return _Outcome.of(
+            end,
+            seconds=max(trio.current_time() - began, 1e-9),
+            moved=counters.data_sent + counters.data_received,
+        )
 
     def _bind(self, attachment: ClientAttachment, link: Link) -> None:
-        if not attachment.is_over:
-            self._by_stream[attachment.bind(link)] = attachment
+        if attachment.is_over:
+            return
+        try:
+            stream_id = attachment.bind(link)
+        except LocalProtocolError as error:  # attachments on their way out still have their places
+            attachment.fail(AttachRefused(Refusal.LIMIT, str(error)))
+            self._forget(attachment)
+        else:
+            self._by_stream[stream_id] = attachment
+
+    def _forget(self, attachment: ClientAttachment) -> None:
+        if self._attachments.get(attachment.options.attachment) is attachment:
+            del self._attachments[attachment.options.attachment]
+        if self._by_stream.get(attachment.stream_id) is attachment:
+            del self._by_stream[attachment.stream_id]
 
     def _handle(self, event: Event) -> None:
         attachment = self._by_stream.get(event.stream)
         if attachment is None:
-            return
-        if isinstance(event, BytesReceived):
+            if not isinstance(event, BytesReceived) and isinstance(event.message, Attach):
+                self._refuse(event.stream)
+        elif isinstance(event, BytesReceived):
             attachment.received_bytes(event)
         else:
             attachment.received(event)
             if attachment.is_over:
-                del self._by_stream[event.stream]
-                self._attachments.pop(attachment.options.attachment, None)
+                self._forget(attachment)
+
+    def _refuse(self, stream_id: int) -> None:
+        """Answer an owner that wants to attach to something of ours."""
+        if self._link is not None:
+            refused = Refused(code=Refusal.UNSUPPORTED, message="a client has no streams")
+            self._link.connection.refuse(stream_id, refused)
 
     def _show(self, status: TrunkStatus) -> None:
         self._state = status.state
@@ -239,6 +277,7 @@ class Trunk:
         self._is_closing = True
         for attachment in list(self._attachments.values()):
             self.detach(attachment)
+        self._dialling.cancel()
         if self._link is not None:
             self._link.close(CloseReason.DETACHED)
         self._error = self._error or AttachmentClosed(CloseReason.DETACHED, "the trunk is closed")
@@ -247,22 +286,24 @@ class Trunk:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How one attempt ended; `seconds` is how long there was a link."""
+    """How one attempt ended; `seconds` is how long there was a link, `moved` bytes of streams."""
 
     reason: CloseReason
     message: str
     final: bool = False
     retry_after: float | None = None
     seconds: float = 0.0
+    moved: int = 0
 
     @classmethod
-    def of(cls, end: LinkEnd, seconds: float) -> _Outcome:
+    def of(cls, end: LinkEnd, *, seconds: float, moved: int) -> _Outcome:
         return cls(
             reason=end.reason,
             message=end.message,
             final=end.reason in FINAL,
             retry_after=end.retry_after,
             seconds=seconds,
+            moved=moved,
         )
 
 
@@ -287,8 +328,10 @@ async def open_trunk(
         finished = trio.Event()
 
         async def run() -> None:
-            await trunk.run()
-            finished.set()
+            try:
+                await trunk.run()
+            finally:
+                finished.set()
 
         nursery.start_soon(run)
         try:

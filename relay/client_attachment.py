@@ -42,6 +42,7 @@ from relay.protocol.messages import (
     Signal,
     Start,
     Stop,
+    check,
 )
 from relay.protocol.policies import Policy
 from relay.protocol.reasons import CloseReason
@@ -60,7 +61,11 @@ class AttachOptions:
     """What to attach to and how; see ATTACH in docs/spec/trunk-1.md § 5.
 
     `attachment` is the id to use: 16 to 64 characters that no other client uses.  `replay`: begin
-    with the oldest byte still there, not with the next one.
+    with the oldest byte still there, not with the next one.  `window` is how many bytes of output
+    may be under way at first.
+
+    Raises:
+      ValueError: an option is malformed, or all together are too long for a frame.
     """
 
     attachment: str
@@ -73,6 +78,30 @@ class AttachOptions:
     takeover: bool = False
     replay: bool = True
     window: int = INITIAL_WINDOW
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"a window of {self.window} bytes lets nothing come")
+        check(self.request(self.size, None, {}))
+
+    def request(
+        self, size: TerminalSize | None, resume: Resume | None, window: dict[Channel, int]
+    ) -> Attach:
+        """Return the ATTACH that asks for this, afresh or to resume."""
+        return Attach(
+            attachment=self.attachment,
+            kind=self.kind,
+            tag=self.tag,
+            mode=self.mode,
+            policy=self.policy,
+            start=self.start if resume is None else None,
+            columns=size.columns if size else None,
+            rows=size.rows if size else None,
+            takeover=self.takeover and resume is None,
+            replay="all" if self.replay else "none",
+            resume=resume,
+            window=window,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +129,7 @@ class ClientAttachment:
         }
         self._input = ReplayRing(INPUT_BUFFER)
         self._input_stopped = False
+        self._input_sent = 0  # offset after the last byte that any link has carried
         self._room = trio.lowlevel.ParkingLot()
         self._signals: deque[Signal] = deque(maxlen=SIGNALS_KEPT)
         self._signal_number = 0
@@ -107,7 +137,8 @@ class ClientAttachment:
         self._error: Exception | None = None
         self._changed = trio.lowlevel.ParkingLot()
         self._link: Link | None = None
-        self._stream_id = 0
+        self.stream_id = 0
+        """The stream id on the current or latest link."""
         self._sender: ChannelSender | None = None
 
     # ---------------------------------------------------------------- for the user
@@ -142,6 +173,7 @@ class ClientAttachment:
 
         Raises:
           trio.BrokenResourceError: the process reads no input any more.
+          trio.ClosedResourceError: `send_eof` was called.
           AttachmentClosed, AttachRefused, InputUncertain: the attachment is over.
           ValueError: this is a viewer.
 
@@ -156,6 +188,8 @@ class ClientAttachment:
                 raise self._error
             if self._input_stopped or self._exit is not None:
                 raise trio.BrokenResourceError("the process reads no input any more")
+            if self._input.finished:
+                raise trio.ClosedResourceError("the input was ended before")
             room = self._input.room(self._input.start)
             if room:
                 self._input.append(view[:room])
@@ -174,17 +208,24 @@ class ClientAttachment:
         self._size = size
         if self._is_bound and self._link is not None:
             self._link.connection.resize(
-                self._stream_id, Resize(columns=size.columns, rows=size.rows)
+                self.stream_id, Resize(columns=size.columns, rows=size.rows)
             )
             self._link.wake()
 
     def send_signal(self, name: str) -> None:
-        """Send the signal `name` (``"INT"``) to the process group, exactly once."""
+        """Send the signal `name` (``"INT"``) to the process group, exactly once.
+
+        While there is no link, the last `SIGNALS_KEPT` are kept for the next one.
+
+        Raises:
+          ValueError: that is no name of a signal.
+        """
+        signal = Signal(number=self._signal_number + 1, name=name)
+        check(signal)
         self._signal_number += 1
-        signal = Signal(number=self._signal_number, name=name)
         self._signals.append(signal)
         if self._is_bound and self._link is not None:
-            self._link.connection.signal(self._stream_id, signal)
+            self._link.connection.signal(self.stream_id, signal)
             self._link.wake()
 
     async def wait(self) -> ExitStatus:
@@ -240,31 +281,20 @@ class ClientAttachment:
         """Ask for the stream over `link`; return the stream id there."""
         self._link = link
         self._sender = None
-        options = self.options
         resume = None
         if self.answer is not None:
             have = {channel: box.window.received for channel, box in self._inboxes.items()}
             resume = Resume(stream=self.answer.stream, have=have)
-        request = Attach(
-            attachment=options.attachment,
-            kind=options.kind,
-            tag=options.tag,
-            mode=options.mode,
-            policy=options.policy,
-            start=options.start if resume is None else None,
-            columns=self._size.columns if self._size else None,
-            rows=self._size.rows if self._size else None,
-            takeover=options.takeover and resume is None,
-            replay="all" if options.replay else "none",
-            resume=resume,
-            window={channel: box.grant_for_resume() for channel, box in self._inboxes.items()},
-        )
-        self._stream_id = link.connection.attach(request)
+        window = {channel: box.grant_for_resume() for channel, box in self._inboxes.items()}
+        request = self.options.request(self._size, resume, window)
+        self.stream_id = link.connection.attach(request)
         link.wake()
-        return self._stream_id
+        return self.stream_id
 
     def unbind(self) -> None:
         """The link is gone."""
+        if self._sender is not None:
+            self._input_sent = max(self._input_sent, self._sender.window.sent)
         self._link = None
         self._sender = None
 
@@ -313,8 +343,8 @@ class ClientAttachment:
 
     def detach(self) -> None:
         """Give the attachment up; input that there is credit for goes first."""
-        if self._link is not None and self._link.connection.is_open(self._stream_id):
-            self._link.connection.detach(self._stream_id)
+        if self._link is not None and self._link.connection.is_open(self.stream_id):
+            self._link.connection.detach(self.stream_id)
             self._link.wake()
         self.fail(AttachmentClosed(CloseReason.DETACHED))
 
@@ -349,43 +379,47 @@ class ClientAttachment:
                 raise RemoteProtocolError(
                     f"resumed at {offset}, not at {inbox.window.received} on channel {channel}"
                 )
-            connection.open_receiver(self._stream_id, channel, inbox.window)
+            connection.open_receiver(self.stream_id, channel, inbox.window)
         self.answer = answer
-        if not self._settle_input(answer, first=first):
-            connection.detach(self._stream_id)
+        if not self._settle_input(answer):
+            connection.detach(self.stream_id)
             self.fail(InputUncertain("the server forgot this attachment while input was under way"))
             return
         self._input_stopped = answer.stopped
         self._sender = connection.open_sender(
-            self._stream_id, Channel.INPUT, self._input, answer.accepted, answer.credit
+            self.stream_id, Channel.INPUT, self._input, answer.accepted, answer.credit
         )
+        if not (answer.resumed or first):
+            self._signals.clear()  # nobody knows which of them were taken: better none than twice
         for signal in self._signals:
             if signal.number > answer.signals:
-                connection.signal(self._stream_id, signal)
+                connection.signal(self.stream_id, signal)
         if self._size is not None:
             connection.resize(
-                self._stream_id, Resize(columns=self._size.columns, rows=self._size.rows)
+                self.stream_id, Resize(columns=self._size.columns, rows=self._size.rows)
             )
         link.wake()
         self._room.unpark_all()
         self._changed.unpark_all()
 
-    def _settle_input(self, answer: Attached, *, first: bool) -> bool:
+    def _settle_input(self, answer: Attached) -> bool:
         """Bring the input ring in line with what the owner took; False if nobody can know."""
         ring = self._input
         if answer.resumed:
-            if not ring.start <= answer.accepted <= ring.end:
+            if not ring.start <= answer.accepted <= self._input_sent:
                 raise RemoteProtocolError(
-                    f"input up to {answer.accepted} accepted, we have {ring.start}..{ring.end}"
+                    f"input up to {answer.accepted} accepted,"
+                    f" {ring.start}..{self._input_sent} was sent and not acknowledged"
                 )
             ring.trim(answer.accepted)
             return True
-        waiting = ring.read(ring.start, ring.end - ring.start)
-        if waiting and not first:
+        if ring.start < self._input_sent and not self._input_stopped:
             return False
+        waiting = ring.read(ring.start, ring.end - ring.start)
         self._input = ReplayRing(INPUT_BUFFER, answer.accepted)
         self._input.append(waiting)
         self._input.finished = ring.finished
+        self._input_sent = answer.accepted
         return True
 
     def _exited(self, message: Exit) -> None:
@@ -404,11 +438,11 @@ class ClientAttachment:
         up_to = inbox.window.renewal(trio.current_time(), link.connection.round_trip)
         if up_to is not None or ended_replay:
             link.connection.credit(
-                self._stream_id, inbox.channel, ack=inbox.window.consumed, up_to=up_to
+                self.stream_id, inbox.channel, ack=inbox.window.consumed, up_to=up_to
             )
             link.wake()
 
     def _wake_input(self) -> None:
         if self._is_bound and self._link is not None:
-            self._link.connection.wake(self._stream_id, Channel.INPUT)
+            self._link.connection.wake(self.stream_id, Channel.INPUT)
             self._link.wake()

@@ -97,6 +97,10 @@ class StartError(Exception):
     """The endpoint could not be started; the message says why and is shown to the user."""
 
 
+class UnsupportedKindError(StartError):
+    """The runtime has no streams of this kind."""
+
+
 class Endpoint(ABC):
     """A running process (or an open socket) with its byte sequences.
 

@@ -19,6 +19,7 @@ from relay.endpoint import (
     StartError,
     StartRequest,
     TerminalSize,
+    UnsupportedKindError,
 )
 from relay.errors import AttachRefused
 from relay.grant import Mode
@@ -40,7 +41,7 @@ class _Starting:
 
     done: trio.Event
     stream: Stream | None = None
-    error: str = ""
+    refusal: AttachRefused | None = None
 
 
 class StreamHost:
@@ -67,10 +68,10 @@ class StreamHost:
         finds it when it asks again.
         """
         self._check(request, binding)
-        stream, started = await self._find_or_start(request)
+        stream = await self._find_or_start(request)
         self._check(request, binding)  # things may have changed meanwhile
         attachment, resumed = self._admit(stream, request, binding)
-        self._bind(stream, attachment, request, binding, started=started, resumed=resumed)
+        self._bind(stream, attachment, request, binding, resumed=resumed)
         return stream, attachment
 
     def _check(self, request: Attach, binding: Binding) -> None:
@@ -86,36 +87,39 @@ class StreamHost:
                 Refusal.FORBIDDEN,
                 f"the ticket does not cover {request.mode} of {request.kind} {request.tag!r}",
             )
+        if request.policy is Policy.PACE and grant.mode is Mode.VIEW:
+            raise AttachRefused(
+                Refusal.FORBIDDEN,
+                "a ticket to view cannot make the stream wait; ask for policy skip or drop",
+            )
 
-    async def _find_or_start(self, request: Attach) -> tuple[Stream, bool]:
+    async def _find_or_start(self, request: Attach) -> Stream:
         tag = request.tag
         while (starting := self._starting.get(tag)) is not None:
             await starting.done.wait()
-        self._forget_ended()
+        self._forget_expired()
         stream = self._streams.get(tag)
         start = request.start
-        if stream is not None and not (start and start.restart and stream.exit is not None):
+        if stream is not None and not _restarts(stream, request):
             if stream.kind is not request.kind:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} is of kind {stream.kind}")
-            return stream, False
+            return stream
         if request.resume is not None:
             raise AttachRefused(Refusal.GONE, f"stream {tag!r} no longer exists")
         if start is None:
             raise AttachRefused(Refusal.NOT_FOUND, f"there is no stream {tag!r}")
         if request.mode is Mode.VIEW:
             raise AttachRefused(Refusal.FORBIDDEN, "a viewer cannot start a stream")
-        if stream is None and len(self._streams) + len(self._starting) >= self._limits.max_streams:
-            raise AttachRefused(
-                Refusal.LIMIT, f"a session has at most {self._limits.max_streams} streams"
-            )
         if stream is not None:
             self._forget(stream)
+        else:
+            self._make_place_for_stream()
         starting = self._starting[tag] = _Starting(trio.Event())
         self._nursery.start_soon(self._run_stream, request, start, starting)
         await starting.done.wait()
         if starting.stream is None:
-            raise AttachRefused(Refusal.START_FAILED, starting.error)
-        return starting.stream, True
+            raise starting.refusal or AttachRefused(Refusal.ENDING, "the session is ending")
+        return starting.stream
 
     def _admit(self, stream: Stream, request: Attach, binding: Binding) -> tuple[Attachment, bool]:
         """Return the attachment, and whether it is one that resumes; settle who has control."""
@@ -139,7 +143,7 @@ class StreamHost:
             if request.resume is not None and known.mode is request.mode:
                 return known, True
             stream.remove(known, CloseReason.SUPERSEDED)
-        self._make_place(stream)
+        self._make_place(stream, request.mode)
         policy = request.policy or (Policy.PACE if request.mode is Mode.CONTROL else Policy.SKIP)
         attachment = Attachment(request.attachment, binding.grant, request.mode, policy)
         attachment.rebase(0, self._limits.input_window)
@@ -157,17 +161,23 @@ class StreamHost:
             if ring is None or offset > ring.end:
                 raise AttachRefused(Refusal.BAD_REQUEST, f"offset {offset} was never sent")
 
-    def _make_place(self, stream: Stream) -> None:
-        """Forget the longest gone attachment when there are too many."""
-        if len(stream.attachments) < self._limits.max_attachments:
+    def _make_place(self, stream: Stream, mode: Mode) -> None:
+        """Forget the longest gone attachment when there are too many; viewers leave one place."""
+        places = self._limits.max_attachments - (mode is Mode.VIEW)
+        if len(stream.attachments) < places:
             return
-        gone = [a for a in stream.attachments.values() if a.binding is None]
+        gone = [
+            a
+            for a in stream.attachments.values()
+            if a.binding is None and (a.mode is Mode.VIEW or mode is Mode.CONTROL)
+        ]
         if not gone:
             raise AttachRefused(
                 Refusal.LIMIT,
                 f"a stream has at most {self._limits.max_attachments} attachments",
             )
-        stream.remove(min(gone, key=lambda a: a.linger_until), CloseReason.DETACHED)
+        oldest = min(gone, key=lambda a: (a.mode is Mode.CONTROL, a.linger_until))
+        stream.remove(oldest, CloseReason.DETACHED)
 
     def _bind(
         self,
@@ -176,7 +186,6 @@ class StreamHost:
         request: Attach,
         binding: Binding,
         *,
-        started: bool,
         resumed: bool,
     ) -> None:
         start: dict[Channel, int] = {}
@@ -187,11 +196,16 @@ class StreamHost:
                 offset = ring.start if request.replay == "all" else ring.end
             start[channel] = offset
             attachment.acked[channel] = max(offset, attachment.acked.get(channel, 0))
+        if request.resume is not None:
+            stream.heard_from(attachment)
         main = stream.rings[Channel.OUTPUT]
+        started = stream.starter == attachment.id
         live = 0 if started or request.resume is not None else main.end
         control = attachment.mode is Mode.CONTROL
         if control:
             stream.controller = attachment
+            if not started:
+                stream.starter = None
         attachment.grant = binding.grant
         attachment.binding = binding
         gate = attachment.gate
@@ -216,17 +230,20 @@ class StreamHost:
             stopped=stream.input_stopped,
         )
         binding.accept(answer, stream.rings, request.window, window)
+        for channel in filter(attachment.ignores, stream.rings):
+            binding.stop_output(channel)
         if control and request.columns is not None and request.rows is not None:
             stream.endpoint.resize(TerminalSize(request.columns, request.rows))
         if stream.exit is not None:
             binding.exit(exit_message(stream.exit))
+        if attachment.policy is Policy.DROP and stream.misses(start):
+            stream.remove(attachment, CloseReason.TOO_FAR_BEHIND)
         stream.readers_changed()
 
     # ---------------------------------------------------------------- streams
 
     async def _run_stream(self, request: Attach, start: Start, starting: _Starting) -> None:
-        """Start a stream and run it until it ends; its failure ends nothing else."""
-        starting.error = "the session is ending"  # what stays if this is cancelled
+        """Start a stream, run it until it ends and keep it a while; its failure ends nothing else."""
         try:
             endpoint = await self._start(_start_request(request, start))
             stream = Stream(
@@ -237,13 +254,18 @@ class StreamHost:
                 _overflow(request, start),
                 self._limits,
             )
+            stream.starter = request.attachment
             self._streams[request.tag] = starting.stream = stream
         except StartError as error:
-            starting.error = str(error)
+            unsupported = isinstance(error, UnsupportedKindError)
+            code = Refusal.UNSUPPORTED if unsupported else Refusal.START_FAILED
+            starting.refusal = AttachRefused(code, str(error))
             return
         except Exception:
             logger.exception("endpoint failed to start", tag=request.tag, kind=request.kind)
-            starting.error = "an internal error; see the server's log"
+            starting.refusal = AttachRefused(
+                Refusal.START_FAILED, "an internal error; see the server's log"
+            )
             return
         finally:
             del self._starting[request.tag]
@@ -255,23 +277,46 @@ class StreamHost:
             logger.exception("stream failed", stream=stream.name, exc_info=group)
             stream.close(CloseReason.INTERNAL_ERROR, "the stream failed; see the server's log")
             self._forget(stream)
+        while self._streams.get(stream.tag) is stream:
+            await trio.sleep(self._limits.retention)
+            self._forget_expired()
 
-    def _forget_ended(self) -> None:
-        """Forget the streams that ended long ago, and if there are too many, the oldest."""
+    def _forget_expired(self) -> None:
+        """Forget the streams that ended long ago and that nobody reads."""
         now = trio.current_time()
-        ended = sorted(
-            (s for s in self._streams.values() if s.ended_at is not None),
-            key=lambda s: s.ended_at or 0.0,
-        )
-        too_many = len(self._streams) + 1 - self._limits.max_streams
-        for index, stream in enumerate(ended):
-            bound = any(a.binding for a in stream.attachments.values())
-            expired = now >= (stream.ended_at or 0.0) + self._limits.retention
-            if not bound and (expired or index < too_many):
+        for stream in self._ended_and_unread():
+            if now >= (stream.ended_at or 0.0) + self._limits.retention:
                 self._forget(stream)
 
+    def _make_place_for_stream(self) -> None:
+        """Forget the stream that ended first when there are too many.
+
+        Raises:
+          AttachRefused: none has ended, or somebody reads each that has.
+        """
+        if len(self._streams) + len(self._starting) < self._limits.max_streams:
+            return
+        ended = self._ended_and_unread()
+        if not ended:
+            raise AttachRefused(
+                Refusal.LIMIT, f"a session has at most {self._limits.max_streams} streams"
+            )
+        self._forget(min(ended, key=lambda stream: stream.ended_at or 0.0))
+
+    def _ended_and_unread(self) -> list[Stream]:
+        """Return the ended streams to which nobody is attached, or was until a moment ago."""
+        now = trio.current_time()
+        return [
+            stream
+            for stream in self._streams.values()
+            if stream.exit is not None
+            and not any(a.binding or now < a.linger_until for a in stream.attachments.values())
+        ]
+
     def _forget(self, stream: Stream) -> None:
-        stream.close(CloseReason.EXITED)
+        for attachment in list(stream.attachments.values()):
+            behind = attachment.binding is not None and not attachment.binding.is_finished
+            stream.remove(attachment, CloseReason.TOO_FAR_BEHIND if behind else CloseReason.EXITED)
         if self._streams.get(stream.tag) is stream:
             del self._streams[stream.tag]
 
@@ -294,6 +339,17 @@ class StreamHost:
     def statistics(self) -> tuple[StreamStatistics, ...]:
         """Return a snapshot of every stream."""
         return tuple(stream.statistics() for stream in self._streams.values())
+
+
+def _restarts(stream: Stream, request: Attach) -> bool:
+    """Tell whether `request` starts anew what has ended; not if it is what started it, repeated."""
+    return (
+        request.start is not None
+        and request.start.restart
+        and request.resume is None
+        and stream.exit is not None
+        and stream.starter != request.attachment
+    )
 
 
 def _start_request(request: Attach, start: Start) -> StartRequest:

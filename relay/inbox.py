@@ -91,7 +91,10 @@ class Inbox:
         self.arrived.unpark_all()
 
     def put_gap(self, start: int, to: int) -> None:
-        """Add a gap."""
+        """Add a gap; one that goes on where the last item, a gap too, ends is joined to it."""
+        if self._items and isinstance(last := self._items[-1], Missed):
+            self._items.pop()
+            start = last.start
         self._items.append(Missed(self.channel, start, to))
         self.arrived.unpark_all()
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.protocol.windows import RENEW_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
     """Sizes in bytes, times in seconds."""
 
     ring_bytes: int = 1024 * 1024
-    """Replay ring of one output channel."""
+    """Replay ring of one output channel: at least 128 KiB, what readers may leave unacknowledged."""
     read_bytes: int = 64 * 1024
     """The most that is read from the process at a time; held while the ring has no room."""
     input_window: int = 256 * 1024
@@ -29,5 +31,7 @@ class StreamLimits:
     """Attachments that one stream remembers; those without a link are forgotten first."""
 
     def __post_init__(self) -> None:
+        if self.ring_bytes < RENEW_BYTES:
+            raise ValueError(f"ring_bytes must be at least {RENEW_BYTES}, not {self.ring_bytes}")
         if not 0 < self.read_bytes <= self.ring_bytes:
             raise ValueError("read_bytes must be in 1..ring_bytes")

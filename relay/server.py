@@ -87,6 +87,7 @@ class ServerLink:
         if attached is None or attached.binding.closed:
             return
         attachment, stream = attached.attachment, attached.stream
+        stream.heard_from(attachment)
         channel = event.channel
         match message:
             case Credit() if channel in stream.rings:
@@ -100,7 +101,7 @@ class ServerLink:
             case Signal() if attachment.mode is Mode.CONTROL:
                 self._signal(attached, message)
             case Stop() if channel in stream.rings:
-                attachment.ignore(Channel(channel))
+                attachment.ignore(Channel(channel), trio.current_time())
                 stream.readers_changed()
             case _:
                 pass
@@ -108,7 +109,8 @@ class ServerLink:
     def _received_bytes(self, event: BytesReceived) -> None:
         attached = self._attached.get(event.stream)
         if attached is not None and not attached.binding.closed:
-            attached.stream.receive_input(attached.attachment, bytes(event.data))
+            attached.stream.heard_from(attached.attachment)
+            attached.stream.receive_input(attached.attachment, event.data)
 
     def _signal(self, attached: _Attached, message: Signal) -> None:
         attachment = attached.attachment
@@ -122,28 +124,31 @@ class ServerLink:
 
     async def _attach(self, stream_id: int, request: Attach) -> None:
         binding = Binding(self.link, stream_id, self.grant)
-        connection = self.link.connection
         with trio.CancelScope() as scope:
             self._attaching[stream_id] = scope
             try:
                 stream, attachment = await self._host.attach(request, binding)
             except AttachRefused as refusal:
-                if connection.is_open(stream_id):
-                    connection.refuse(
+                if binding.is_open:
+                    self.link.connection.refuse(
                         stream_id, Refused(code=refusal.code, message=refusal.message)
                     )
                     self.link.wake()
-                return
+            else:
+                self._forget_closed()
+                self._attached[stream_id] = _Attached(stream, attachment, binding)
             finally:
                 del self._attaching[stream_id]
-        gone = [id_ for id_, other in self._attached.items() if other.binding.closed]
-        for id_ in gone:
+
+    def _forget_closed(self) -> None:
+        closed = [id_ for id_, other in self._attached.items() if other.binding.closed]
+        for id_ in closed:
             del self._attached[id_]
-        self._attached[stream_id] = _Attached(stream, attachment, binding)
 
     def _detached(self, stream_id: int) -> None:
         attached = self._attached.pop(stream_id, None)
         if attached is not None:
+            attached.stream.heard_from(attached.attachment)
             if not attached.binding.closed:
                 attached.stream.remove(attached.attachment, CloseReason.DETACHED)
         elif stream_id in self._attaching:

@@ -12,8 +12,10 @@ take more.  So no reader waits for another, and the only question is when the ri
   therefore does not read: back-pressure reaches the process.
 * With no such reader, `drop_oldest` has no floor, and `block` has it where delivery ended.
 
-Bytes are read first and appended when there is room, because the floor can move down while the read
-is waiting (a reader that comes back).  One piece per channel is held meanwhile.
+Bytes are read first and appended as far as there is room, because the floor can move down while the
+read is waiting (a reader that comes back).  One piece per channel is held meanwhile.  It is appended
+in parts rather than whole, so that a reader always gets a full ring: it acknowledges less often the
+less it gets.
 
 Input goes the other way through one queue, which one task empties into the endpoint.  What each
 attachment may have in it is bounded by its window; credit comes back as the process takes bytes.
@@ -34,6 +36,7 @@ import structlog
 import trio
 
 from relay.attachment import Attachment, AttachmentStatistics
+from relay.carrier import Buffer
 from relay.endpoint import OUTPUT_CHANNELS, Channel, Endpoint, ExitStatus, Kind, Overflow
 from relay.limits import StreamLimits
 from relay.protocol.messages import Exit
@@ -42,6 +45,8 @@ from relay.protocol.reasons import CloseReason
 from relay.protocol.ring import ReplayRing, RingStatistics
 from relay.wakeup import Wakeup
 
+JOINED_BYTES = 64 * 1024
+"""The size up to which pieces of input are joined."""
 CLOSING = 10.0
 """Seconds that closing an endpoint may take before it is left to its runtime."""
 
@@ -91,10 +96,15 @@ class Stream:
         self.attachments: dict[str, Attachment] = {}
         self.controller: Attachment | None = None
         self.input_stopped = False
+        self.starter: str | None = None
+        """The attachment whose request started this, until its client is known to have the answer.
+
+        Until then another ATTACH of its can only be the same request, sent again after a cut.
+        """
         self._overflow = overflow
         self._limits = limits
         self._delivered = dict.fromkeys(self.rings, 0)
-        self._input: deque[tuple[Attachment, bytes | None]] = deque()  # None: end of input
+        self._input: deque[tuple[Attachment, bytearray | None]] = deque()  # None: end of input
         self._input_waiting = 0
         self._input_wakeup = Wakeup()
         self._room = trio.lowlevel.ParkingLot()
@@ -128,16 +138,21 @@ class Stream:
     async def _read_output(self, channel: Channel) -> None:
         ring = self.rings[channel]
         while data := await self.endpoint.receive(channel, self._limits.read_bytes):
-            await self._wait_for_room(channel, len(data))
-            ring.append(data)
-            self._appended(channel)
+            rest = memoryview(data)
+            while rest:
+                room = await self._wait_for_room(channel)
+                ring.append(rest[:room])
+                rest = rest[room:]
+                self._appended(channel)
         ring.finished = True
         self._appended(channel)
 
-    async def _wait_for_room(self, channel: Channel, size: int) -> None:
-        while self.rings[channel].room(self._floor(channel)) < size:
+    async def _wait_for_room(self, channel: Channel) -> int:
+        """Wait until the ring can take bytes; return how many."""
+        while (room := self.rings[channel].room(self._floor(channel))) <= 0:
             with trio.move_on_at(self._next_linger_end()):
                 await self._room.park()
+        return room
 
     def _floor(self, channel: Channel) -> int:
         """Return the offset below which bytes may be dropped."""
@@ -174,6 +189,15 @@ class Stream:
                     continue
             binding.wake(channel)
 
+    def heard_from(self, attachment: Attachment) -> None:
+        """Note that the client of an attachment knows that it is attached."""
+        if self.starter == attachment.id:
+            self.starter = None
+
+    def misses(self, start: Mapping[Channel, int]) -> bool:
+        """Tell whether bytes are gone that a reader who begins at `start` would need."""
+        return any(offset < self.rings[channel].start for channel, offset in start.items())
+
     def acknowledged(self, channel: Channel, attachment: Attachment) -> None:
         """Take note that a reader has moved; a channel that waits for room may go on."""
         if channel in self._delivered:
@@ -201,54 +225,59 @@ class Stream:
 
     # ---------------------------------------------------------------- input
 
-    def receive_input(self, attachment: Attachment, data: bytes | None) -> None:
-        """Queue input (None: its end) for the process; never waits, windows bound it."""
-        if self.input_stopped or self.exit is not None:
+    def receive_input(self, attachment: Attachment, data: Buffer | None) -> None:
+        """Queue input (None: its end) for the process; never waits, windows bound it.
+
+        Small pieces are joined: a window bounds the bytes, joining bounds the objects.
+        """
+        if self.input_stopped:
             if data is not None:
                 attachment.consumed_input(len(data), trio.current_time())
             return
-        self._input.append((attachment, data))
         if data is not None:
             self._input_waiting += len(data)
+            whose, last = self._input[-1] if self._input else (None, None)
+            if whose is attachment and last is not None and len(last) + len(data) <= JOINED_BYTES:
+                last += data
+                return
+        self._input.append((attachment, None if data is None else bytearray(data)))
         self._input_wakeup.set()
 
     async def _write_input(self) -> None:
-        while True:
+        while not self.input_stopped:
             while not self._input:
                 await self._input_wakeup.wait()
             attachment, data = self._input.popleft()
             try:
-                if data is None:
-                    await self.endpoint.send_eof()
-                else:
+                if data is not None:
                     await self.endpoint.send(data)
+                elif self.kind is not Kind.PTY:  # a terminal's input has no end
+                    await self.endpoint.send_eof()
+                    self._stop_input()
             except trio.BrokenResourceError:
                 self._stop_input()
             if data is not None:
                 self._input_waiting -= len(data)
                 attachment.consumed_input(len(data), trio.current_time())
-            if self.input_stopped:
-                return
 
     def _stop_input(self) -> None:
-        """Nobody reads the input any more: discard it, and say so."""
+        """Nobody reads the input any more: discard what waits, and say so."""
         self.input_stopped = True
         waiting = list(self._input)
         self._input.clear()
-        self._input_waiting = 0
         for attachment, data in waiting:
             if data is not None:
+                self._input_waiting -= len(data)
                 attachment.consumed_input(len(data), trio.current_time())
-        for attachment in self.attachments.values():
-            if attachment.binding is not None and attachment is self.controller:
-                attachment.binding.stop_input()
+        if self.controller is not None and self.controller.binding is not None:
+            self.controller.binding.stop_input()
 
     # ---------------------------------------------------------------- the end
 
     def _ended(self, status: ExitStatus) -> None:
         self.exit = status
         self.ended_at = trio.current_time()
-        if self.kind is not Kind.PTY and not self.input_stopped:
+        if not self.input_stopped:
             self._stop_input()
         for attachment in self.attachments.values():
             if attachment.binding is not None:

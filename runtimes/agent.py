@@ -19,7 +19,7 @@ from relay.link import LinkEnd
 from relay.protocol.reasons import CloseReason
 from relay.server import ServerLink
 from relay.stream import StreamStatistics
-from runtimes.base import HostedSession, Runtime, SandboxSpec, SessionHost
+from runtimes.base import HostedSession, Runtime, SandboxError, SandboxSpec, SessionHost
 
 logger = structlog.get_logger(__name__)
 
@@ -84,6 +84,8 @@ class Agent(SessionHost):
     @asynccontextmanager
     async def open_session(self, spec: SandboxSpec) -> AsyncIterator[HostedSession]:
         """See `SessionHost`."""
+        if spec.session_id in self._sessions:
+            raise SandboxError(f"session {spec.session_id} is here already")
         async with (
             self._runtime.open_sandbox(spec) as sandbox,
             open_stream_host(sandbox.start, self._limits) as streams,

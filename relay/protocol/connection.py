@@ -50,6 +50,7 @@ from relay.protocol.messages import (
     Stop,
     decode,
     encode,
+    readable,
 )
 from relay.protocol.reasons import CloseReason
 from relay.protocol.ring import ReplayRing
@@ -62,6 +63,7 @@ SLICE_BYTES = 64 * 1024
 SEND_BUDGET = 256 * 1024
 """What `next_send` hands out at a time, give or take a slice."""
 MAX_STREAMS = 256
+MAX_STREAM_ID = 2**32 - 1
 MAX_BACKLOG = 1024 * 1024
 """Bytes of control frames that may wait; a peer that lets more pile up does not read."""
 
@@ -282,14 +284,17 @@ class Connection:
         """Ask for a stream; return its id on this connection.
 
         Raises:
-          LocalProtocolError: there are too many streams already.
+          LocalProtocolError: there are too many streams already, the link has had all ids there
+            are, or the request is too long for a frame.
         """
         if len(self._streams) >= MAX_STREAMS:
             raise LocalProtocolError(f"a connection has at most {MAX_STREAMS} streams")
         id_ = self._next_id
+        if id_ > MAX_STREAM_ID:
+            raise LocalProtocolError("a connection has no stream ids left")
+        self._queue(request, id_)
         self._next_id += 2
         self._streams[id_] = _Stream(Side.ATTACHER)
-        self._queue(request, id_)
         return id_
 
     def accept(self, id_: int, answer: Attached) -> None:
@@ -300,12 +305,12 @@ class Connection:
     def refuse(self, id_: int, answer: Refused) -> None:
         """Answer an ATTACH with no."""
         self._step(id_, Step.REFUSE)
-        self._queue(answer, id_)
+        self._queue(Refused(code=answer.code, message=readable(answer.message)), id_)
 
     def close(self, id_: int, reason: CloseReason, message: str = "") -> None:
         """End an attachment that we own, at once; bytes that were not sent yet are not."""
         self._step(id_, Step.CLOSE)
-        self._queue(Closed(reason=reason, message=message), id_)
+        self._queue(Closed(reason=reason, message=readable(message)), id_)
 
     def detach(self, id_: int) -> None:
         """Give up an attachment; bytes that there is credit for go first."""
@@ -343,13 +348,17 @@ class Connection:
         """Begin to take bytes."""
         self._step(id_, Step.SEND).receivers[channel] = window
 
-    def wake(self, id_: int, channel: Channel) -> None:
-        """Say that the ring of a sender has changed.  Cheap, and right to call too often."""
+    def wake(self, id_: int, channel: Channel) -> bool:
+        """Say that the ring of a sender has changed; tell whether there is more to send now.
+
+        Cheap, and right to call too often.  A reader that grants no credit costs nothing more.
+        """
         stream = self._streams.get(id_)
         if stream is not None:
             sender = stream.senders.get(channel)
             if sender is not None:
-                self._enqueue(id_, sender)
+                return self._enqueue(id_, sender)
+        return False
 
     def credit(self, id_: int, channel: Channel, *, ack: int | None, up_to: int | None) -> None:
         """Send CREDIT; a later one replaces an earlier one that is not out yet."""
@@ -395,7 +404,7 @@ class Connection:
         self, reason: CloseReason, message: str = "", retry_after: float | None = None
     ) -> None:
         """Tell the peer that the link is about to close."""
-        self._queue(GoAway(reason=reason, message=message, retry_after=retry_after))
+        self._queue(GoAway(reason=reason, message=readable(message), retry_after=retry_after))
 
     # ---------------------------------------------------------------- sending
 
@@ -422,11 +431,9 @@ class Connection:
             if stream is None or stream.state is not State.OPEN:
                 continue
             frame = sender.next_frame(SLICE_BYTES)
-            if not frame:
-                continue
-            out += frame
-            size = sum(map(len, frame))
-            spent += size
+            for buffer in frame:
+                out.append(buffer)
+                spent += len(buffer)
             if len(frame) == 2:
                 self._data_sent += len(frame[1])
             self._enqueue(id_, sender)
@@ -468,10 +475,12 @@ class Connection:
         self._backlog = 0
         return size
 
-    def _enqueue(self, id_: int, sender: ChannelSender) -> None:
-        if not sender.queued and sender.ready:
-            sender.queued = True
-            self._ready.append((id_, sender))
+    def _enqueue(self, id_: int, sender: ChannelSender) -> bool:
+        if sender.queued or not sender.ready:
+            return False
+        sender.queued = True
+        self._ready.append((id_, sender))
+        return True
 
     def _step(self, id_: int, step: Step) -> _Stream:
         stream = self._streams.get(id_)

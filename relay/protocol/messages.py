@@ -8,24 +8,32 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgpack
 import msgspec
 
 from relay.endpoint import Channel, Kind, Overflow
 from relay.grant import Mode
-from relay.protocol.errors import RemoteProtocolError
-from relay.protocol.frames import MAX_OFFSET, ControlFrame, FrameType, encode_control
+from relay.protocol.errors import LocalProtocolError, RemoteProtocolError
+from relay.protocol.frames import (
+    HEADER,
+    MAX_CONTROL_BYTES,
+    MAX_OFFSET,
+    ControlFrame,
+    FrameType,
+    encode_control,
+)
 from relay.protocol.policies import Policy
 from relay.protocol.reasons import CloseReason, Refusal
 
 VERSION = 1
+MAX_TEXT = 4096
+"""Characters in a text that is for people to read (§ 2, Limits)."""
 
 Offset = Annotated[int, msgspec.Meta(ge=0, le=MAX_OFFSET - 1)]
 Cells = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)]
 Tag = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")]
 AttachmentId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{16,64}\Z")]
 ChannelOffsets = dict[Channel, Offset]
-Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 ProcessString = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]
 """A string that execve(2) can take: no NUL in it."""
 
@@ -214,11 +222,23 @@ MESSAGES: dict[FrameType, type[Message]] = {
     FrameType.STOP: Stop,
 }
 _TYPES: dict[type[Message], FrameType] = {message: type_ for type_, message in MESSAGES.items()}
+_DECODERS: dict[int, msgspec.msgpack.Decoder[Message]] = {
+    type_: msgspec.msgpack.Decoder(message) for type_, message in MESSAGES.items()
+}
+_encoder = msgspec.msgpack.Encoder()
 
 
 def encode(message: Message, stream: int = 0, channel: int = 0) -> bytes:
-    """Return `message` as a whole frame."""
-    payload = msgpack.packb(msgspec.to_builtins(message))
+    """Return `message` as a whole frame.
+
+    Raises:
+      LocalProtocolError: it is too long for a frame.
+    """
+    payload = _encoder.encode(message)
+    if len(payload) > MAX_CONTROL_BYTES:
+        raise LocalProtocolError(
+            f"{type(message).__name__} of {len(payload)} bytes; a frame takes {MAX_CONTROL_BYTES}"
+        )
     return encode_control(_TYPES[type(message)], stream, channel, payload)
 
 
@@ -228,14 +248,31 @@ def decode(frame: ControlFrame) -> Message | None:
     Raises:
       RemoteProtocolError: the payload is not a msgpack map, or not one of this type.
     """
-    try:
-        type_ = FrameType(frame.type)
-    except ValueError:
+    decoder = _DECODERS.get(frame.type)
+    if decoder is None:
         return None
     try:
-        fields = msgpack.unpackb(frame.payload, strict_map_key=False)
-        return msgspec.convert(fields, MESSAGES[type_])
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        # msgspec.ValidationError is a ValueError, and so are those of msgpack.
+        return decoder.decode(frame.payload)
+    except (ValueError, RecursionError) as error:  # all of msgspec's errors are ValueErrors
         reason = str(error) or type(error).__name__
-        raise RemoteProtocolError(f"a bad {type_.name} frame: {reason}") from error
+        name = FrameType(frame.type).name
+        raise RemoteProtocolError(f"a bad {name} frame: {reason}") from error
+
+
+def check(message: Message) -> None:
+    """Find out whether a peer would take `message`: it was made from what a caller gave.
+
+    Raises:
+      ValueError: something in it is malformed, or it is too long for a frame.
+    """
+    try:
+        _DECODERS[_TYPES[type(message)]].decode(encode(message)[HEADER.size :])
+    except LocalProtocolError as error:
+        raise ValueError(str(error)) from error
+
+
+def readable(text: str) -> str:
+    """Return `text` so that it can travel: at most `MAX_TEXT` characters, all of them encodable."""
+    if len(text) > MAX_TEXT:
+        text = text[: MAX_TEXT - 1] + "…"
+    return text.encode(errors="replace").decode()

@@ -3,9 +3,12 @@
 As in QUIC (RFC 9000 § 4.1) the receiver says up to which offset it will take bytes.  An absolute
 value is idempotent: it may be repeated, lost with a link or come twice.
 
-Windows grow as in yamux implementations that tune themselves: one that was used up within two
-round trips (half of it, between two renewals, within one) was too small for the path, so it is
-doubled, up to a limit.
+Windows grow as in yamux implementations that tune themselves: one of which half was used up within
+one round trip was too small for the path, so it is doubled, up to a limit.
+
+Renewal and acknowledgement go together, and a large window must not delay them: the sender keeps
+what is not acknowledged, in a ring that may be smaller than the window, and would wait for ever for
+an acknowledgement that waits for more bytes.  Hence `RENEW_BYTES`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ INITIAL_WINDOW = 256 * 1024
 """Bytes; keeps an echo under a flood at about 2 ms on one machine, and 20 MB/s at 12 ms."""
 MAX_WINDOW = 4 * 1024 * 1024
 """Bytes; what one channel's window may grow to."""
+RENEW_BYTES = 128 * 1024
+"""The most that may be consumed before CREDIT says so (§ 4); less than any owner's ring holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,8 @@ class ReceiveWindow:
         self.window = window
         self.granted = offset + window if granted is None else granted
         self._max_window = max(window, max_window)
-        self._last_grant: float | None = None
+        self._measured_from = offset
+        self._measured_since: float | None = None
 
     def check(self, offset: int, size: int) -> None:
         """Take in `size` bytes at `offset`.
@@ -106,10 +112,13 @@ class ReceiveWindow:
         """Take in a GAP.
 
         Raises:
-          RemoteProtocolError: it does not begin at the next offset, or does not go forward.
+          RemoteProtocolError: it does not begin at the next offset, does not go forward, or comes
+            without credit for the byte at `start`.
         """
         if start != self.received or to <= start:
             raise RemoteProtocolError(f"a gap {start}..{to}, expected from {self.received}")
+        if start >= self.granted:
+            raise RemoteProtocolError(f"a gap from {start}, credit given up to {self.granted}")
         self.received = to
 
     def consume(self, offset: int) -> None:
@@ -119,21 +128,27 @@ class ReceiveWindow:
         self.consumed = offset
 
     def renewal(self, now: float, round_trip: float | None) -> int | None:
-        """Return the new `up_to` when it is time for one (half a window consumed), else None.
+        """Return the new `up_to` when it is time for one, else None.
 
-        `now` and `round_trip` are in seconds; `round_trip` is None while it is not known.
+        That is when half a window or `RENEW_BYTES` have been consumed.  `now` and `round_trip` are
+        in seconds; `round_trip` is None while it is not known.
         """
-        if self.consumed + self.window - self.granted < self.window // 2:
+        due = min(self.window // 2, RENEW_BYTES)
+        if self.consumed + self.window - self.granted < due:
             return None
-        if (
-            round_trip is not None
-            and self._last_grant is not None
-            and now - self._last_grant < round_trip
-        ):
-            self.window = min(self.window * 2, self._max_window)
-        self._last_grant = now
+        self._tune(now, round_trip)
         self.granted = max(self.granted, self.consumed + self.window)
         return self.granted
+
+    def _tune(self, now: float, round_trip: float | None) -> None:
+        """Double the window if half of it was consumed within one round trip."""
+        if self.consumed - self._measured_from < self.window // 2:
+            return
+        since = self._measured_since
+        if round_trip is not None and since is not None and now - since < round_trip:
+            self.window = min(self.window * 2, self._max_window)
+        self._measured_from = self.consumed
+        self._measured_since = now
 
     def statistics(self) -> WindowStatistics:
         """Return a snapshot."""

@@ -172,6 +172,8 @@ class WebSocket(trio.abc.AsyncResource):
             if self._close_sent:
                 raise trio.ClosedResourceError("this side closed the WebSocket")
             raise trio.BusyResourceError("another task is receiving on this WebSocket")
+        if self._ended:
+            raise trio.ClosedResourceError("this side closed the WebSocket")
         self._receiving = True
         try:
             return await self._receive(merge)
@@ -264,7 +266,7 @@ class WebSocket(trio.abc.AsyncResource):
     async def _send(self, opcode: Opcode, buffers: Sequence[Buffer]) -> int:
         await self._acquire()
         try:
-            if self._close_sent and self._peer_close is None:
+            if self._ended or (self._close_sent and self._peer_close is None):
                 raise trio.ClosedResourceError("this side closed the WebSocket")
             if self._peer_close is not None:
                 raise trio.BrokenResourceError("the peer closed the WebSocket")

@@ -1,0 +1,1 @@
+"""Who may do what: principals, credentials, keys, tickets and the policy."""

@@ -1,0 +1,18 @@
+"""Who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller.
+
+    `subject` names the caller and owns what the caller creates.  `groups` and `roles` are what
+    the identity provider says about the caller; profiles may ask for a group.
+    """
+
+    subject: str
+    groups: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()

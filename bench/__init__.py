@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m bench``.  Speed is judged by ratios within one run."""

@@ -1,0 +1,143 @@
+"""The ``fake`` runtime: nothing runs anywhere, everything is in memory and in order.
+
+It has the directories ``/``, ``/tmp`` and ``/home/user``, the file ``/dev/null``, the programs of
+`runtimes.fake.programs` and a little shell.
+"""
+
+from __future__ import annotations
+
+import itertools
+import posixpath
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from relay.endpoint import Endpoint, Kind, StartError, StartRequest
+from runtimes.base import Runtime, Sandbox, SandboxError, SandboxSpec, SandboxStatistics
+from runtimes.fake.endpoint import FakeEndpoint
+from runtimes.fake.programs import Invocation, Program, run
+from runtimes.fake.shell import Shell
+from runtimes.fake.streams import Streams
+
+_HOME = "/home/user"
+_DIRECTORIES = frozenset({"/", "/tmp", "/home", _HOME})  # noqa: S108 - a made-up file system
+_FILES = frozenset({"/dev/null"})
+
+_SHELLS = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
+
+_ENVIRONMENT = {
+    "HOME": _HOME,
+    "USER": "user",
+    "LOGNAME": "user",
+    "SHELL": "/bin/sh",
+    "PATH": "/bin",
+}
+
+
+class FakeSandbox(Sandbox):
+    """Little programs, in memory."""
+
+    def __init__(self, spec: SandboxSpec, grace: float) -> None:
+        self._spec = spec
+        self._grace = grace
+        self._home = _find_directory(spec.directory, _HOME)
+        self._pids = itertools.count(1000)
+        self._open: set[FakeEndpoint] = set()
+        self._started = 0
+        self._closed = False
+
+    async def start(self, request: StartRequest) -> Endpoint:
+        """As `Sandbox.start`."""
+        await trio.lowlevel.checkpoint()
+        if request.kind not in (Kind.PTY, Kind.EXEC):
+            raise StartError(f"the fake runtime has no streams of kind {request.kind}")
+        if self._closed:
+            raise StartError("the session is ending")
+        streams = Streams(request.size if request.kind is Kind.PTY else None)
+        program = self._program(request, streams)
+        endpoint = FakeEndpoint(
+            request.kind, program, streams, next(self._pids), self._grace, self._open.discard
+        )
+        self._open.add(endpoint)
+        self._started += 1
+        endpoint.advance()
+        return endpoint
+
+    def _program(self, request: StartRequest, streams: Streams) -> Program:
+        arguments = request.command or self._spec.shell or ("sh",)
+        call = Invocation(
+            arguments=arguments,
+            environment={
+                **_ENVIRONMENT,
+                **self._spec.environment,
+                **request.environment,
+                "TRUNKLINE_SESSION": self._spec.session_id,
+            },
+            directory=_find_directory(request.directory, self._home),
+            streams=streams,
+        )
+        name, *rest = arguments
+        if name in _SHELLS:
+            return Shell(call, rest[1] if len(rest) > 1 and rest[0] == "-c" else None)
+        try:
+            return run(call)
+        except KeyError:
+            raise StartError(f"{name}: command not found") from None
+
+    def statistics(self) -> SandboxStatistics:
+        """As `Sandbox.statistics`."""
+        return SandboxStatistics(
+            endpoints_open=len(self._open),
+            endpoints_started=self._started,
+        )
+
+    async def aclose(self) -> None:
+        """End every program.  Cancellation: goes straight to force."""
+        self._closed = True
+        async with trio.open_nursery() as nursery:
+            for endpoint in tuple(self._open):
+                nursery.start_soon(endpoint.aclose)
+
+
+class FakeRuntime(Runtime):
+    """Sandboxes in memory.
+
+    `grace` is how many seconds (of the Trio clock) a program that ignores signals may go on after
+    it was asked to end.
+    """
+
+    def __init__(self, *, grace: float = 2.0) -> None:
+        self._grace = grace
+
+    @property
+    def name(self) -> str:
+        """``"fake"``."""
+        return "fake"
+
+    @property
+    def isolated(self) -> bool:
+        """True: nothing can reach outside."""
+        return True
+
+    @asynccontextmanager
+    async def open_sandbox(self, spec: SandboxSpec) -> AsyncIterator[FakeSandbox]:
+        """As `Runtime.open_sandbox`."""
+        await trio.lowlevel.checkpoint()
+        try:
+            sandbox = FakeSandbox(spec, self._grace)
+        except StartError as error:
+            raise SandboxError(str(error)) from error
+        try:
+            yield sandbox
+        finally:
+            await sandbox.aclose()
+
+
+def _find_directory(wanted: str | None, home: str) -> str:
+    path = posixpath.normpath(posixpath.join(home, wanted or ""))
+    if path in _FILES:
+        raise StartError(f"{path} is not a directory")
+    if path not in _DIRECTORIES:
+        raise StartError(f"the directory {path} does not exist")
+    return path

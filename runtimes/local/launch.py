@@ -1,0 +1,228 @@
+"""From a start request to a running child.
+
+Everything a user can get wrong (no such command, no such directory) is found here, before anything
+runs, so that the message can say what was wrong.  All of it touches the file system and may block:
+it runs in a worker thread.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from relay.endpoint import Kind, StartError, StartRequest
+from runtimes.base import SandboxSpec
+from runtimes.local.process import ChildProcess
+
+SESSION_VARIABLE = "TRUNKLINE_SESSION"
+"""The variable that every process of a sandbox carries; its value is the session id."""
+
+# What describes the server, not the sandbox: its terminal, its supervisor, its working directory.
+_NOT_INHERITED = frozenset(
+    {
+        *("TERM", "COLORTERM", "COLUMNS", "LINES", "TERM_PROGRAM", "TERM_PROGRAM_VERSION"),
+        *("WINDOWID", "TMUX", "TMUX_PANE", "STY"),
+        *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
+        *("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"),
+        *("PWD", "OLDPWD", "SHLVL", "_"),
+    }
+)
+# Our own settings, among them secrets such as TRUNKLINE_TOKEN.
+_OWN_PREFIX = "TRUNKLINE_"
+
+_TERMINAL_ENVIRONMENT = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# A shell hands down nothing else, so other names would reach a command but not a terminal.
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_LOGIN_OPTION = "-l"
+_SHELLS_WITH_LOGIN_OPTION = frozenset(
+    {"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "yash", "zsh"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user the server runs as: what a login would take from the user database."""
+
+    name: str
+    home: str
+    shell: str
+
+    @classmethod
+    def current(cls, environment: Mapping[str, str]) -> Account:
+        """Look the user up; `environment` wins over the user database, as it does in a login."""
+        uid = os.getuid()
+        try:
+            entry = pwd.getpwuid(uid)
+            name, home, shell = entry.pw_name, entry.pw_dir, entry.pw_shell
+        except KeyError:  # a container run with an arbitrary uid
+            name, home, shell = str(uid), "/", "/bin/sh"
+        home = environment.get("HOME") or home
+        return cls(
+            name=name,
+            home=home if os.access(home, os.X_OK) else "/",
+            shell=environment.get("SHELL") or shell or "/bin/sh",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A command that is ready to run: `executable` is what `arguments[0]` was found to be."""
+
+    executable: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    directory: str
+
+
+def prepare(
+    request: StartRequest, spec: SandboxSpec, server_environment: Mapping[str, str]
+) -> Launch:
+    """Work out what exactly `request` means in the sandbox of `spec`.
+
+    Raises:
+      StartError: it can't be started, and why.
+    """
+    account = Account.current(server_environment)
+    environment = _environment(request, spec, server_environment, account)
+    directory = find_directory(request.directory, find_directory(spec.directory, account.home))
+    environment["PWD"] = directory
+    arguments = request.command or spec.shell or _login_shell(request.kind, account)
+    for argument in arguments:
+        if "\0" in argument:
+            raise StartError("an argument of the command contains a NUL character")
+    return Launch(
+        executable=find_command(arguments[0], environment["PATH"], directory),
+        arguments=tuple(arguments),
+        environment=environment,
+        directory=directory,
+    )
+
+
+def _environment(
+    request: StartRequest,
+    spec: SandboxSpec,
+    server_environment: Mapping[str, str],
+    account: Account,
+) -> dict[str, str]:
+    environment = {
+        "PATH": _DEFAULT_PATH,
+        "USER": account.name,
+        "LOGNAME": account.name,
+        "SHELL": account.shell,
+    }
+    environment |= {
+        name: value
+        for name, value in server_environment.items()
+        if name not in _NOT_INHERITED
+        and not name.startswith(_OWN_PREFIX)
+        and _VARIABLE_NAME.fullmatch(name)
+    }
+    environment["HOME"] = account.home
+    if request.kind is Kind.PTY:
+        environment |= _TERMINAL_ENVIRONMENT
+    for added in (spec.environment, request.environment):
+        for name, value in added.items():
+            if not _VARIABLE_NAME.fullmatch(name):
+                raise StartError(
+                    f"{name!r} can't be the name of an environment variable:"
+                    " use letters, digits and underscores, no digit first"
+                )
+            if "\0" in value:
+                raise StartError(f"the environment variable {name} contains a NUL character")
+            environment[name] = value
+    environment[SESSION_VARIABLE] = spec.session_id
+    return environment
+
+
+def _login_shell(kind: Kind, account: Account) -> tuple[str, ...]:
+    name = os.path.basename(account.shell)  # noqa: PTH119 - not a file yet, only a name
+    if kind is Kind.PTY and name in _SHELLS_WITH_LOGIN_OPTION:
+        return (account.shell, _LOGIN_OPTION)
+    return (account.shell,)
+
+
+def find_directory(wanted: str | None, home: str) -> str:
+    """Return `wanted` as an absolute path; relative ones start at `home`, None means `home`.
+
+    Raises:
+      StartError: it isn't a directory that can be entered.
+    """
+    if wanted is None:
+        return home
+    if "\0" in wanted:
+        raise StartError("the directory contains a NUL character")
+    path = os.path.join(home, wanted)  # noqa: PTH118 - keeps what the user wrote: `..`, links
+    if not os.path.exists(path):  # noqa: PTH110
+        raise StartError(f"the directory {path} does not exist")
+    if not os.path.isdir(path):  # noqa: PTH112
+        raise StartError(f"{path} is not a directory")
+    if not os.access(path, os.X_OK):
+        raise StartError(f"the directory {path} may not be entered: permission denied")
+    return path
+
+
+def find_command(name: str, path: str, directory: str) -> str:
+    """Return the executable that a shell in `directory` with PATH `path` would run for `name`.
+
+    Raises:
+      StartError: there is none.
+    """
+    if not name:
+        raise StartError("the command is empty: its first element names what to run")
+    places = [""] if "/" in name else path.split(":")
+    denied = None
+    for place in places:
+        candidate = os.path.join(directory, place, name)  # noqa: PTH118 - as execvp joins them
+        if os.path.isfile(candidate):  # noqa: PTH113
+            if os.access(candidate, os.X_OK):
+                return candidate
+            denied = denied or candidate
+    if denied:
+        raise StartError(f"{denied} is not executable: permission denied")
+    if "/" in name:
+        raise StartError(f"{name}: no such file, seen from {directory}")
+    raise StartError(f"{name}: command not found in PATH ({path})")
+
+
+def spawn(
+    launch: Launch, stdin: int, stdout: int, stderr: int, wrapper: tuple[str, ...] = ()
+) -> ChildProcess:
+    """Run `launch` as the leader of a new session, with these descriptors.
+
+    `wrapper` is a command that runs the command given to it as further arguments.
+
+    Raises:
+      StartError: the system refused.
+    """
+    if wrapper:
+        executable, arguments = wrapper[0], (*wrapper, launch.executable, *launch.arguments[1:])
+    else:
+        executable, arguments = launch.executable, launch.arguments
+    popen = None
+    try:
+        popen = subprocess.Popen(  # noqa: S603 - running what the user asks for is the job
+            arguments,
+            executable=executable,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=launch.directory,
+            env=launch.environment,
+            start_new_session=True,
+        )
+        return ChildProcess(popen)
+    except (OSError, ValueError) as error:  # ValueError: text that has no bytes in this locale
+        if popen is not None:
+            popen.kill()
+            popen.wait()
+        # The reason alone: which of the paths the system means, it does not say.
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StartError(f"{launch.arguments[0]} can't be started: {reason}") from error

@@ -1,0 +1,151 @@
+"""The ``local`` runtime.
+
+Nothing keeps a process here from harming what is outside: it may do whatever the server's own user
+may do.  That suits a laptop, and a container or machine that exists for one user alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from relay.endpoint import Endpoint, Kind, StartError, StartRequest
+from runtimes.base import Runtime, Sandbox, SandboxError, SandboxSpec, SandboxStatistics
+from runtimes.local.dispositions import hand_down_default_signals
+from runtimes.local.endpoint import FORCE_SECONDS, Manners, ProcessEndpoint
+from runtimes.local.launch import SESSION_VARIABLE, prepare
+from runtimes.local.pipes import start_on_pipes
+from runtimes.local.processes import end_by_force, end_politely, started_with
+from runtimes.local.terminal import start_on_terminal
+
+_log = structlog.get_logger()
+
+# Threads that start processes or read /proc at the same time, in one runtime.
+_THREADS = 4
+
+
+class LocalSandbox(Sandbox):
+    """The processes of one session, on the server's own machine."""
+
+    def __init__(self, spec: SandboxSpec, manners: Manners, limiter: trio.CapacityLimiter) -> None:
+        self._spec = spec
+        self._manners = manners
+        self._limiter = limiter
+        self._open: set[ProcessEndpoint] = set()
+        self._started = 0
+        self._closed = False
+
+    async def start(self, request: StartRequest) -> Endpoint:
+        """As `Sandbox.start`."""
+        if request.kind not in (Kind.PTY, Kind.EXEC):
+            raise StartError(f"the local runtime has no streams of kind {request.kind}")
+        self._refuse_when_closed()
+        hand_down_default_signals()
+        # Not abandoned when cancelled, and no checkpoint after it: what was started is returned.
+        endpoint = await trio.to_thread.run_sync(
+            self._launch, request, dict(os.environ), limiter=self._limiter
+        )
+        self._open.add(endpoint)
+        self._started += 1
+        try:
+            self._refuse_when_closed()
+        except StartError:
+            await endpoint.aclose()
+            raise
+        return endpoint
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise StartError("the session is ending")
+
+    def _launch(
+        self, request: StartRequest, server_environment: Mapping[str, str]
+    ) -> ProcessEndpoint:
+        launch = prepare(request, self._spec, server_environment)
+        if request.kind is Kind.PTY:
+            return start_on_terminal(
+                launch, request.size, self._manners, self._limiter, self._open.discard
+            )
+        return start_on_pipes(launch, self._manners, self._limiter, self._open.discard)
+
+    def statistics(self) -> SandboxStatistics:
+        """As `Sandbox.statistics`."""
+        return SandboxStatistics(
+            endpoints_open=len(self._open),
+            endpoints_started=self._started,
+        )
+
+    async def aclose(self) -> None:
+        """End every process of the session, politely, then by force.
+
+        Cancellation: goes straight to force, and still leaves nothing behind.
+        """
+        self._closed = True
+        strays = started_with(SESSION_VARIABLE, self._spec.session_id)
+        try:
+            async with trio.open_nursery() as nursery:
+                for endpoint in tuple(self._open):
+                    nursery.start_soon(endpoint.aclose)
+            await end_politely(strays, signal.SIGTERM, self._manners.grace, self._limiter)
+        finally:
+            with trio.move_on_after(FORCE_SECONDS, shield=True) as scope:
+                await end_by_force(strays, self._limiter)
+            if scope.cancelled_caught:
+                _log.warning("processes_survived_sigkill", session_id=self._spec.session_id)
+
+
+class LocalRuntime(Runtime):
+    """Sandboxes that are plain processes of the server's own user.
+
+    `grace` is how many seconds a process has between being asked to end and being killed.
+    `linger` is how many seconds a channel that a background process still holds open stays open
+    without data after the process itself has ended.
+    """
+
+    def __init__(self, *, grace: float = 2.0, linger: float = 1.0) -> None:
+        self._manners = Manners(grace=grace, linger=linger)
+        self._limiter = trio.CapacityLimiter(_THREADS)
+
+    @property
+    def name(self) -> str:
+        """``"local"``."""
+        return "local"
+
+    @property
+    def isolated(self) -> bool:
+        """False: a process may do whatever the server's own user may do."""
+        return False
+
+    @asynccontextmanager
+    async def open_sandbox(self, spec: SandboxSpec) -> AsyncIterator[LocalSandbox]:
+        """As `Runtime.open_sandbox`."""
+        await trio.to_thread.run_sync(_check, spec, limiter=self._limiter)
+        sandbox = LocalSandbox(spec, self._manners, self._limiter)
+        try:
+            yield sandbox
+        finally:
+            await sandbox.aclose()
+
+
+def _check(spec: SandboxSpec) -> None:
+    """Find out early what would make every start fail."""
+    if not spec.session_id or "\0" in spec.session_id:
+        raise SandboxError(f"the session id {spec.session_id!r} is empty or contains a NUL")
+    try:
+        # A start inside finds out the same things again, since they may change.
+        prepare(StartRequest(Kind.PTY, ("/bin/sh",)), spec, os.environ)
+        os.close(os.pidfd_open(os.getpid()))
+    except StartError as error:
+        raise SandboxError(str(error)) from error
+    except OSError as error:
+        raise SandboxError(
+            f"processes can't be watched (pidfd_open: {error.strerror});"
+            " the local runtime needs Linux 5.3 or later"
+        ) from error
+    except AttributeError as error:
+        raise SandboxError("the local runtime needs Linux") from error

@@ -1,0 +1,192 @@
+"""Profiles: what a session is made of, and how much of it one owner may have.
+
+In the configuration file::
+
+    [profiles.small]
+    max_ttl_seconds = 3600
+    max_sessions = 2
+    allowed_groups = ["students"]
+    command = ["bash", "-l"]
+    environment = { LANG = "C.UTF-8" }
+    directory = "/work"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from auth.policy import Limits
+
+DEFAULT_PROFILE = "default"
+
+_DAY_SECONDS = 24 * 3600
+_HOUR_SECONDS = 3600
+_MAX_TTL_SECONDS = 366 * _DAY_SECONDS
+_MAX_SESSIONS = 1_000_000
+_MAX_TEXT = 4096
+_MAX_ITEMS = 256
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A kind of session.
+
+    `max_sessions` bounds the live sessions of one owner under this profile.  `allowed_groups`
+    None lets everybody use it.  `command` empty means the user's login shell; `environment` is
+    added to that of the runtime; `directory` None means the runtime's home.
+    """
+
+    name: str
+    max_ttl_seconds: int = _DAY_SECONDS
+    default_ttl_seconds: int = _HOUR_SECONDS
+    max_sessions: int = 64
+    allowed_groups: frozenset[str] | None = None
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    directory: str | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What the policy needs to know."""
+        return Limits(
+            profile=self.name,
+            max_ttl_seconds=self.max_ttl_seconds,
+            default_ttl_seconds=self.default_ttl_seconds,
+            max_sessions=self.max_sessions,
+            allowed_groups=self.allowed_groups,
+        )
+
+
+class ProfileError(ValueError):
+    """The configuration of a profile is wrong; the message begins with the key."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key = key
+        self.problem = problem
+
+
+def profiles_from_mapping(mapping: Mapping[str, Any]) -> dict[str, Profile]:
+    """Return the profiles of the ``[profiles]`` table of a configuration, by name.
+
+    ``default`` is built in; a table of that name changes it.  A key that is left out has the
+    built-in value; ``default_ttl_seconds`` then is an hour, or the maximum where that is less.
+
+    Raises:
+      ProfileError: a key is unknown or a value is wrong; names it as
+        ``profiles.<name>.<key>``.
+    """
+    if not isinstance(mapping, Mapping):
+        raise ProfileError("profiles", "must be a table of profiles, like [profiles.small]")
+    profiles = {DEFAULT_PROFILE: Profile(DEFAULT_PROFILE)}
+    for name, table in mapping.items():
+        if _NAME.fullmatch(name) is None:
+            raise ProfileError(
+                f"profiles.{name}",
+                "a name has 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or "
+                "digit",
+            )
+        profiles[name] = _profile(name, table)
+    return profiles
+
+
+class _BadValueError(Exception):
+    """The value is wrong; who knows the key adds it."""
+
+
+def _profile(name: str, table: object) -> Profile:
+    here = f"profiles.{name}"
+    if not isinstance(table, Mapping):
+        raise ProfileError(here, "must be a table")
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        parse = _PARSERS.get(key)
+        if parse is None:
+            raise ProfileError(f"{here}.{key}", f"unknown key; known are {', '.join(_PARSERS)}")
+        try:
+            values[key] = parse(value)
+        except _BadValueError as exc:
+            raise ProfileError(f"{here}.{key}", str(exc)) from None
+    maximum = values.get("max_ttl_seconds", _DAY_SECONDS)
+    default = values.setdefault("default_ttl_seconds", min(_HOUR_SECONDS, maximum))
+    if default > maximum:
+        raise ProfileError(
+            f"{here}.default_ttl_seconds", f"must not be more than max_ttl_seconds ({maximum})"
+        )
+    return Profile(name, **values)
+
+
+def _positive(maximum: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if type(value) is not int or value < 1:
+            raise _BadValueError("must be a positive integer")
+        if value > maximum:
+            raise _BadValueError(f"must not be more than {maximum}")
+        return value
+
+    return parse
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _BadValueError("must be a string that is not empty")
+    if len(value) > _MAX_TEXT or "\0" in value:
+        raise _BadValueError(f"must have at most {_MAX_TEXT} characters, none of them NUL")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _BadValueError("must be a list of strings")
+    if len(value) > _MAX_ITEMS:
+        raise _BadValueError(f"must have at most {_MAX_ITEMS} items")
+    return tuple(_item(f"item {number}", _text, item) for number, item in enumerate(value, 1))
+
+
+def _groups(value: object) -> frozenset[str]:
+    groups = frozenset(_texts(value))
+    if not groups:
+        raise _BadValueError("must name at least one group; leave the key out to let everybody in")
+    return groups
+
+
+def _environment(value: object) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise _BadValueError("must be a table of strings")
+    if len(value) > _MAX_ITEMS:
+        raise _BadValueError(f"must have at most {_MAX_ITEMS} variables")
+    for name in value:
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise _BadValueError(f"{name!r} cannot be the name of a variable")
+    return MappingProxyType({name: _item(name, _value, text) for name, text in value.items()})
+
+
+def _value(value: object) -> str:
+    """Unlike other texts, the value of a variable may be empty."""
+    return "" if value == "" else _text(value)
+
+
+def _item(where: str, parse: Callable[[object], str], value: object) -> str:
+    try:
+        return parse(value)
+    except _BadValueError as exc:
+        raise _BadValueError(f"{where}: {exc}") from None
+
+
+_PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
+    {
+        "max_ttl_seconds": _positive(_MAX_TTL_SECONDS),
+        "default_ttl_seconds": _positive(_MAX_TTL_SECONDS),
+        "max_sessions": _positive(_MAX_SESSIONS),
+        "allowed_groups": _groups,
+        "command": _texts,
+        "environment": _environment,
+        "directory": _text,
+    }
+)
+"""Every key of a profile and how its value is read."""

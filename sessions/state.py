@@ -1,0 +1,103 @@
+"""The life of a session as one literal table.  Pure: no clock, no I/O.
+
+    pending ──READY──▶ running ──END──▶ terminating ──ENDED──▶ terminated
+       │                  │                  ├──EXPIRED──▶ expired
+       └──────FAIL────────┴───────FAIL───────┴──▶ failed
+
+`terminating` is entered on the way to all three ends; which one it will be is known to the owner
+of the session, who says so with the last event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class State(StrEnum):
+    """Where a session is in its life."""
+
+    PENDING = "pending"
+    """Its sandbox is being made."""
+    RUNNING = "running"
+    """Its streams can be attached to."""
+    TERMINATING = "terminating"
+    """Everything in it is being ended; nothing can be attached to."""
+    TERMINATED = "terminated"
+    """It was ended on request, or with the server."""
+    FAILED = "failed"
+    """It could not be started, broke, or was lost."""
+    EXPIRED = "expired"
+    """It reached the end of its time to live."""
+
+
+class Event(StrEnum):
+    """What happens to a session."""
+
+    READY = "ready"
+    """The sandbox was made."""
+    END = "end"
+    """It is to end, for whatever reason."""
+    ENDED = "ended"
+    """Everything in it has ended, as requested."""
+    EXPIRED = "expired"
+    """Everything in it has ended, because its time was up."""
+    FAIL = "fail"
+    """It could not be made, it broke, or it was lost with its server."""
+
+
+class IllegalTransition(Exception):
+    """The event cannot happen in this state: a bug of the caller."""
+
+    def __init__(self, state: State, event: Event) -> None:
+        super().__init__(f"{event!r} cannot happen to a session that is {state!r}")
+        self.state = state
+        self.event = event
+
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
+    {
+        (State.PENDING, Event.READY): State.RUNNING,
+        (State.PENDING, Event.END): State.TERMINATING,
+        (State.PENDING, Event.FAIL): State.FAILED,
+        (State.RUNNING, Event.END): State.TERMINATING,
+        (State.RUNNING, Event.FAIL): State.FAILED,
+        (State.TERMINATING, Event.ENDED): State.TERMINATED,
+        (State.TERMINATING, Event.EXPIRED): State.EXPIRED,
+        (State.TERMINATING, Event.FAIL): State.FAILED,
+    }
+)
+"""Every legal step; a pair that is not here is a bug."""
+
+FINAL: frozenset[State] = frozenset({State.TERMINATED, State.FAILED, State.EXPIRED})
+"""The states that are never left."""
+
+SEED_STATUS: Mapping[State, str] = MappingProxyType(
+    {
+        State.PENDING: "pending",
+        State.RUNNING: "running",
+        State.TERMINATING: "terminated",
+        State.TERMINATED: "terminated",
+        State.FAILED: "terminated",
+        State.EXPIRED: "terminated",
+    }
+)
+"""Our states in the three words of the seed API."""
+
+
+def next_state(state: State, event: Event) -> State:
+    """Return the state after `event`.
+
+    Raises:
+      IllegalTransition: `event` cannot happen in `state`.
+    """
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise IllegalTransition(state, event) from None
+
+
+def seed_status(state: State) -> str:
+    """Return ``"pending"``, ``"running"`` or ``"terminated"``."""
+    return SEED_STATUS[state]

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from sessions.profiles import Profile, ProfileError, profiles_from_mapping
+
+
+def load(text: str) -> dict[str, Profile]:
+    return profiles_from_mapping(tomllib.loads(text).get("profiles", {}))
+
+
+def test_default_exists_out_of_the_box() -> None:
+    (profile,) = profiles_from_mapping({}).values()
+    assert profile == Profile("default")
+    assert profile.max_ttl_seconds == 24 * 3600
+    assert profile.default_ttl_seconds == 3600
+    assert profile.max_sessions == 64
+    assert profile.allowed_groups is None
+    assert profile.command == ()
+
+
+def test_everything_can_be_set() -> None:
+    profiles = load(
+        """
+        [profiles.small]
+        max_ttl_seconds = 600
+        default_ttl_seconds = 60
+        max_sessions = 2
+        allowed_groups = ["students", "staff"]
+        command = ["bash", "-l"]
+        environment = { LANG = "C.UTF-8", EMPTY = "" }
+        directory = "/work"
+        """
+    )
+    assert set(profiles) == {"default", "small"}
+    assert profiles["small"] == Profile(
+        "small",
+        600,
+        60,
+        2,
+        frozenset({"students", "staff"}),
+        ("bash", "-l"),
+        {"LANG": "C.UTF-8", "EMPTY": ""},
+        "/work",
+    )
+    limits = profiles["small"].limits
+    assert (limits.profile, limits.max_ttl_seconds, limits.max_sessions) == ("small", 600, 2)
+    assert (limits.default_ttl_seconds, limits.allowed_groups) == (
+        60,
+        frozenset({"students", "staff"}),
+    )
+
+
+def test_the_default_ttl_follows_a_short_maximum() -> None:
+    assert load("[profiles.x]\nmax_ttl_seconds = 60")["x"].default_ttl_seconds == 60
+    assert load("[profiles.x]\nmax_ttl_seconds = 7200")["x"].default_ttl_seconds == 3600
+
+
+def test_default_can_be_changed() -> None:
+    assert load("[profiles.default]\nmax_sessions = 3")["default"] == Profile(
+        "default", max_sessions=3
+    )
+
+
+@pytest.mark.parametrize("key", ["max_ttl_seconds", "default_ttl_seconds", "max_sessions"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "60", None, []])
+def test_numbers_are_positive_integers(key: str, value: object) -> None:
+    with pytest.raises(ProfileError) as caught:
+        profiles_from_mapping({"small": {key: value}})
+    assert str(caught.value) == f"profiles.small.{key}: must be a positive integer"
+    assert caught.value.key == f"profiles.small.{key}"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"max_ttl": 1}, r"profiles\.p\.max_ttl: unknown key; known are max_ttl_seconds, "),
+        ({"max_ttl_seconds": 10**9}, r"profiles\.p\.max_ttl_seconds: must not be more than"),
+        ({"max_sessions": 10**9}, r"profiles\.p\.max_sessions: must not be more than"),
+        (
+            {"max_ttl_seconds": 5, "default_ttl_seconds": 6},
+            r"profiles\.p\.default_ttl_seconds: must not be more than max_ttl_seconds \(5\)",
+        ),
+        ({"allowed_groups": "all"}, r"profiles\.p\.allowed_groups: must be a list of strings"),
+        ({"allowed_groups": []}, r"profiles\.p\.allowed_groups: must name at least one group"),
+        ({"allowed_groups": [""]}, r"profiles\.p\.allowed_groups: item 1: must be a string"),
+        ({"command": "bash"}, r"profiles\.p\.command: must be a list of strings"),
+        ({"command": ["a", 1]}, r"profiles\.p\.command: item 2: must be a string"),
+        ({"command": ["a\0"]}, r"profiles\.p\.command: item 1: .*NUL"),
+        ({"command": ["a"] * 257}, r"profiles\.p\.command: must have at most 256 items"),
+        ({"environment": ["A=B"]}, r"profiles\.p\.environment: must be a table of strings"),
+        ({"environment": {"A=": "x"}}, r"profiles\.p\.environment: 'A=' cannot be the name"),
+        ({"environment": {"": "x"}}, r"profiles\.p\.environment: '' cannot be the name"),
+        ({"environment": {"A": 1}}, r"profiles\.p\.environment: A: must be a string"),
+        (
+            {"environment": {f"A{n}": "" for n in range(257)}},
+            r"profiles\.p\.environment: must have at most 256 variables",
+        ),
+        ({"directory": ""}, r"profiles\.p\.directory: must be a string that is not empty"),
+        ({"directory": "x" * 4097}, r"profiles\.p\.directory: must have at most 4096"),
+        ("small", r"profiles\.p: must be a table"),
+    ],
+)
+def test_errors_name_the_key(table: Any, message: str) -> None:
+    with pytest.raises(ProfileError, match=f"^{message}"):
+        profiles_from_mapping({"p": table})
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "x" * 65, "é", "a/b"])
+def test_names_are_plain(name: str) -> None:
+    with pytest.raises(ProfileError, match="a name has 1 to 64"):
+        profiles_from_mapping({name: {}})
+
+
+def test_profiles_must_be_a_table() -> None:
+    wrong: Any = [1]
+    with pytest.raises(ProfileError, match=r"^profiles: must be a table"):
+        profiles_from_mapping(wrong)

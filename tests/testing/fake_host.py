@@ -1,0 +1,121 @@
+"""A session host in memory that fails on demand, and counts what it must give back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from relay.protocol.reasons import CloseReason
+from runtimes.base import HostedSession, SandboxError, SandboxSpec, SessionHost
+
+
+@dataclass
+class Faults:
+    """What goes wrong with one session; times are in seconds."""
+
+    open_delay: float = 0.0
+    open_error: BaseException | None = None
+    open_ignores_cancel: bool = False
+    """Finish opening although it was cancelled meanwhile."""
+    body_error_after: float | None = None
+    """The host breaks this long after the session opened."""
+    teardown_delay: float = 0.0
+    teardown_error: BaseException | None = None
+
+
+@dataclass
+class FakeHosted(HostedSession):
+    spec: SandboxSpec
+    ends: list[CloseReason] = field(default_factory=list)
+    epochs: list[int] = field(default_factory=list)
+    closed: bool = False
+    forced: bool = False
+
+    def end(self, reason: CloseReason) -> None:
+        self.ends.append(reason)
+
+    def revoke(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+class FakeHost(SessionHost):
+    """Hosts nothing.  `faults` are taken one by one; `seed` makes up more when they are used up."""
+
+    def __init__(
+        self,
+        *faults: Faults,
+        seed: int | None = None,
+        runtime_name: str = "fake",
+        isolated: bool = True,
+    ) -> None:
+        self._faults = list(faults)
+        self._random = None if seed is None else random.Random(seed)
+        self._runtime_name = runtime_name
+        self._isolated = isolated
+        self.opening = 0
+        self.open = 0
+        self.hosted: list[FakeHosted] = []
+
+    @property
+    def runtime_name(self) -> str:
+        return self._runtime_name
+
+    @property
+    def isolated(self) -> bool:
+        return self._isolated
+
+    def _next_faults(self) -> Faults:
+        if self._faults:
+            return self._faults.pop(0)
+        if self._random is None:
+            return Faults()
+        rnd = self._random
+        return Faults(
+            open_delay=rnd.choice([0, 0, 0.5, 5, 100]),
+            open_error=rnd.choice([None, None, None, SandboxError("no room"), OSError("boom")]),
+            open_ignores_cancel=rnd.random() < 0.1,
+            body_error_after=rnd.choice([None, None, None, 0, 3]),
+            teardown_delay=rnd.choice([0, 0, 1, 1000]),
+            teardown_error=rnd.choice([None, None, None, ValueError("stuck")]),
+        )
+
+    @asynccontextmanager
+    async def open_session(self, spec: SandboxSpec) -> AsyncIterator[HostedSession]:
+        faults = self._next_faults()
+        self.opening += 1
+        try:
+            with trio.CancelScope(
+                shield=faults.open_ignores_cancel, deadline=trio.current_time() + 1000
+            ):
+                await trio.sleep(faults.open_delay)
+            if faults.open_error is not None:
+                raise faults.open_error
+        finally:
+            self.opening -= 1
+        hosted = FakeHosted(spec)
+        self.hosted.append(hosted)
+        self.open += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                if faults.body_error_after is not None:
+                    nursery.start_soon(self._break, faults.body_error_after)
+                yield hosted
+                nursery.cancel_scope.cancel()
+            try:
+                await trio.sleep(faults.teardown_delay)
+            except trio.Cancelled:
+                hosted.forced = True
+                raise
+            if faults.teardown_error is not None:
+                raise faults.teardown_error
+        finally:
+            hosted.closed = True
+            self.open -= 1
+
+    async def _break(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        raise RuntimeError("the host broke")
