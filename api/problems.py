@@ -35,6 +35,7 @@ INVALID_FIELD = ProblemKind("invalid-field", 400, "A field of the request is not
 UNAUTHENTICATED = ProblemKind("unauthenticated", 401, "A valid bearer credential is needed")
 POLICY_DENIED = ProblemKind("policy-denied", 403, "Denied by policy")
 NOT_OWNER = ProblemKind("not-owner", 403, "The session belongs to somebody else")
+FORBIDDEN = ProblemKind("forbidden", 403, "Not with this credential")
 SESSION_NOT_FOUND = ProblemKind("session-not-found", 404, "There is no such session")
 NOT_FOUND = ProblemKind("not-found", 404, "There is nothing here")
 METHOD_NOT_ALLOWED = ProblemKind("method-not-allowed", 405, "The method does not apply here")

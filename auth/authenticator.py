@@ -180,6 +180,7 @@ def _console_principal(claims: dict[str, Any]) -> Principal:
         claims["sub"],
         frozenset(map(str, claims.get("groups", ()))),
         frozenset(map(str, claims.get("roles", ()))),
+        derived=True,
     )
 
 

@@ -6,7 +6,9 @@ is pinned):
 - It always offers extended CONNECT (RFC 8441), and browsers then open WebSockets inside HTTP/2, past
   the front.  Here it is not offered, and CONNECT is refused.
 - Data for a stream whose route has already answered raises KeyError and ends the connection.  Here the
-  bytes are credited back and dropped, and the client is told that it may stop (RFC 9113 §8.1).
+  bytes are credited back and dropped; a client that goes on for long is told to stop (RFC 9113 §8.1;
+  not at once, because some clients take that for a failure and forget the answer).
+- When it drains, it closes the connection before the end of the last response is out.  Here it waits.
 - The queue towards an app is bounded, and nobody empties it once the app has answered: the connection's
   reader, and the app in its last send, would wait for ever.  Here the rest is discarded meanwhile.
 - A disconnect can interrupt an app in its last send (see `proxy.asgi`); here it is held back.
@@ -16,6 +18,7 @@ is pinned):
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -28,6 +31,9 @@ import h2.settings
 import structlog
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Closed, Event
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
@@ -38,6 +44,9 @@ from hypercorn.utils import parse_socket_addr
 from proxy.asgi import INTERNAL_ERROR, Message, Receive, Scope, Send
 from proxy.problem import CONTENT_TYPE, make_request_id, problem
 from proxy.site import Site
+
+DROPPED_MAX = 16 << 20
+"""Bytes that are read and dropped of an upload whose answer is already out."""
 
 log = structlog.get_logger()
 
@@ -142,7 +151,7 @@ class _Exchange:
 
 
 class _Protocol(H2Protocol):
-    """Without extended CONNECT, and calm about data for a stream that is over."""
+    """Without extended CONNECT, calm about data for a stream that is over, and complete to the end."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -154,23 +163,53 @@ class _Protocol(H2Protocol):
                 codes.MAX_HEADER_LIST_SIZE: self.config.h2_max_header_list_size,
             },
         )
+        self._dropped: Counter[int] = Counter()
+        self._ended: dict[int, trio.Event] = {}
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
             if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
-                self.connection.acknowledge_received_data(
-                    event.flow_controlled_length or 0, event.stream_id
-                )
-                self._reset(event.stream_id, h2.errors.ErrorCodes.NO_ERROR)
+                self._drop(event.stream_id, event.flow_controlled_length or 0)
             elif isinstance(event, h2.events.RequestReceived) and _is_connect(event):
                 self._reset(event.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
             else:
                 await super()._handle_events([event])
         await self._flush()
 
+    def _drop(self, stream_id: int, count: int) -> None:
+        """Drop data for a stream that is over, and have the client stop if there is much of it."""
+        self._dropped[stream_id] += count
+        self.connection.acknowledge_received_data(count, stream_id)
+        if self._dropped[stream_id] > DROPPED_MAX:
+            self._reset(stream_id, h2.errors.ErrorCodes.NO_ERROR)
+
     def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
         with suppress(h2.exceptions.ProtocolError):  # It is closed on both sides already.
             self.connection.reset_stream(stream_id, code)
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, StreamClosed) and self.context.terminated.is_set():
+            # The base class would now close the connection, if this was its last stream, although
+            # the end of the stream may not be out yet.
+            await self._wait_ended(event.stream_id)
+        await super().stream_send(event)
+
+    async def _wait_ended(self, stream_id: int) -> None:
+        buffer = self.stream_buffers.get(stream_id)
+        if buffer is not None and buffer.complete and not self.closed:
+            await self._ended.setdefault(stream_id, trio.Event()).wait()
+
+    async def _send_data(self, stream_id: int) -> None:
+        await super()._send_data(stream_id)
+        if stream_id not in self.stream_buffers and stream_id in self._ended:
+            self._ended.pop(stream_id).set()
+
+    async def handle(self, event: Event) -> None:
+        if isinstance(event, Closed):
+            self.closed = True
+            for ended in self._ended.values():
+                ended.set()
+        await super().handle(event)
 
 
 def _is_connect(event: h2.events.RequestReceived) -> bool:

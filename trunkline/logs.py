@@ -7,9 +7,6 @@ import sys
 
 import structlog
 
-LEVELS = ("debug", "info", "warning", "error")
-
-
 def configure_logs(level: str) -> None:
     """Send the program's log to standard error, from `level` on."""
     pretty = sys.stderr.isatty()

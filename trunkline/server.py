@@ -7,6 +7,7 @@ agent with its runtime, the sessions' manager, the API, the front.
 from __future__ import annotations
 
 import ipaddress
+import resource
 import signal
 import socket
 import ssl
@@ -55,6 +56,13 @@ STARTUP_ERRORS = (KeyringError, LifespanError, ListenError, PrivateFileError, St
 logger = structlog.get_logger(__name__)
 
 
+def raise_descriptor_limit() -> None:
+    """Let this process open as many descriptors as it may: a terminal takes four."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
     """Serve until SIGTERM or SIGINT; a second one does not wait for anybody.
 
@@ -67,6 +75,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
     Cancellation: ends everything by force, under deadlines.
     """
     _check(settings)
+    raise_descriptor_limit()
     config = settings.config
     scheme, ssl_context = _tls(settings)
     ensure_private_directory(settings.data_dir)

@@ -9,6 +9,7 @@ from pathlib import Path
 from trunkline.config import Config
 
 RUNTIMES = ("local", "fake")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class SettingsError(Exception):

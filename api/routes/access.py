@@ -10,7 +10,7 @@ from api import fields, schemas
 from api.context import current_context, current_principal
 from api.json_body import read_json
 from api.openapi import problems, public
-from api.problems import unauthenticated
+from api.problems import FORBIDDEN, ApiError, unauthenticated
 from api.schemas import respond
 from auth.authenticator import AuthenticationError
 from sessions.record import rfc3339
@@ -35,10 +35,15 @@ async def login() -> TrioResponse:
 
 @blueprint.post("/login-codes")
 @document_response(schemas.LoginCode, 201)
-@problems(401)
+@problems(401, 403)
 async def login_code() -> TrioResponse:
     """Make a code that logs a browser in once, as the caller, within 15 minutes."""
-    code = current_context().authenticator.issue_login_code(current_principal())
+    principal = current_principal()
+    if principal.derived:
+        raise ApiError(
+            FORBIDDEN, "A console token cannot make login codes: run 'trunkline open' instead."
+        )
+    code = current_context().authenticator.issue_login_code(principal)
     return respond(schemas.LoginCode(code=code), 201)
 
 

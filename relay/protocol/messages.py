@@ -267,8 +267,8 @@ def check(message: Message) -> None:
     """
     try:
         _DECODERS[_TYPES[type(message)]].decode(encode(message)[HEADER.size :])
-    except LocalProtocolError as error:
-        raise ValueError(str(error)) from error
+    except (LocalProtocolError, msgspec.ValidationError) as error:
+        raise ValueError(f"not a valid {type(message).__name__}: {error}") from error
 
 
 def readable(text: str) -> str:

@@ -9,6 +9,7 @@ import trio.testing
 import trio_websocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from proxy.config import FrontConfig
 from proxy.connections import Phase
@@ -25,9 +26,8 @@ async def in_thread(function: object, *arguments: object) -> object:
 
 async def test_against_the_websockets_client() -> None:
     def talk(url: str) -> None:
-        with connect(
-            f"{url}/ws/echo", subprotocols=["trunk.1", "other"], compression="deflate"
-        ) as ws:  # type: ignore[list-item,unused-ignore]  # Subprotocol is a str
+        offered = [Subprotocol("trunk.1"), Subprotocol("other")]
+        with connect(f"{url}/ws/echo", subprotocols=offered, max_size=None) as ws:
             assert ws.subprotocol == "trunk.1"
             assert ws.response is not None
             assert "Sec-WebSocket-Extensions" not in ws.response.headers
@@ -52,6 +52,7 @@ async def test_against_trio_websocket() -> None:
                 await ws.send_message(message)
                 assert await ws.get_message() == message
             await ws.ping(b"hello")
+        assert ws.closed is not None
         assert ws.closed.code == 1000
 
 
@@ -181,7 +182,7 @@ async def test_the_websockets_client_sees_a_refusal() -> None:
     def talk(url: str) -> tuple[int, bytes]:
         with pytest.raises(InvalidStatus) as caught, connect(f"{url}/ws/reject"):
             pass
-        return caught.value.response.status_code, caught.value.response.body
+        return caught.value.response.status_code, bytes(caught.value.response.body)
 
     async with open_front() as world:
         assert await in_thread(talk, world.ws_url) == (401, b"no ticket\n")

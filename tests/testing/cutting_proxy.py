@@ -67,6 +67,8 @@ class CuttingProxy:
             self._cut(pair, how or self._rng.choice(list(Cut)))
 
     def _cut(self, pair: _Pair, how: Cut) -> None:
+        if pair.scope.cancel_called:
+            return
         if pair.is_websocket:
             self.cuts.append(how)
         if how is Cut.RESET:

@@ -252,9 +252,7 @@ def exec_endpoint(
     output: Source | bytes = b"", error: Source | bytes = b"", sink: Sink | None = None
 ) -> ScriptedEndpoint:
     """Return an endpoint for a stream of kind exec."""
-    return ScriptedEndpoint(
-        {Channel.OUTPUT: _source(output), Channel.ERROR: _source(error)}, sink
-    )
+    return ScriptedEndpoint({Channel.OUTPUT: _source(output), Channel.ERROR: _source(error)}, sink)
 
 
 def pty_endpoint(output: Source | bytes, sink: Sink | None = None) -> ScriptedEndpoint:

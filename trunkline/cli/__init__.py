@@ -7,6 +7,7 @@ import click
 from trunkline.cli.attach import attach, exec_
 from trunkline.cli.serve import serve
 from trunkline.cli.sessions import ls, new, open_, rm
+from trunkline.cli.terminal import occupy_standard_descriptors
 from trunkline.version import VERSION
 
 EPILOG = """\b
@@ -25,6 +26,7 @@ the one that you have running on this machine.
 @click.version_option(VERSION, prog_name="trunkline")
 def main() -> None:
     """Terminals and byte streams of sandboxes that survive the cut."""
+    occupy_standard_descriptors()
 
 
 for command in (serve, new, ls, rm, attach, exec_, open_):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -29,6 +30,14 @@ SIGNAL_EXIT_BASE = 128
 
 class Detached(Exception):
     """The user pressed the detach key."""
+
+
+class Interrupted(Exception):
+    """The user, or the system, wants this program to end, whatever becomes of the command."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.number = number
 
 
 def exit_code(status: ExitStatus) -> int:
@@ -65,12 +74,14 @@ async def run_terminal(attachment: ClientAttachment, *, interactive: bool) -> Ex
 
     Raises:
       Detached: the user pressed Ctrl-].
+      Interrupted: SIGTERM came, or SIGHUP because the terminal is gone.
       AttachmentClosed and the like: the attachment is over.
     """
     with standard_streams() as (stdin, stdout, _stderr), RawTerminal(stdin):
         modes = ModeTracker()
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(_leave_on_signal)
                 if interactive:
                     nursery.start_soon(_type, attachment, stdin)
                     nursery.start_soon(_follow_size, attachment, stdout)
@@ -80,7 +91,7 @@ async def run_terminal(attachment: ClientAttachment, *, interactive: bool) -> Ex
         finally:
             undo = modes.reset()
             if undo and stdout.is_terminal:
-                with trio.move_on_after(1, shield=True):
+                with trio.move_on_after(1, shield=True), suppress(BrokenPipeError):
                     await stdout.write_all(undo)
 
 
@@ -110,6 +121,13 @@ async def _type(attachment: ClientAttachment, stdin: Descriptor) -> None:
         await attachment.send(data)
 
 
+async def _leave_on_signal() -> None:
+    """End by an exception where the signal alone would leave the terminal as it is."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+        async for number in signals:
+            raise Interrupted(signal.Signals(number))
+
+
 async def _follow_size(attachment: ClientAttachment, stdout: Descriptor) -> None:
     with trio.open_signal_receiver(signal.SIGWINCH) as changes:
         async for _ in changes:
@@ -124,6 +142,7 @@ async def run_piped(attachment: ClientAttachment) -> ExitStatus:
     SIGINT and SIGTERM are passed on to the process; a second SIGINT kills it.
 
     Raises:
+      Interrupted: a third signal came, or a second one while there was no connection.
       BrokenPipeError: nobody reads our output any more; the process was sent SIGPIPE.
       AttachmentClosed and the like: the attachment is over.
     """
@@ -160,11 +179,21 @@ async def _copy(attachment: ClientAttachment, channel: Channel, target: Descript
 
 
 async def _pass_signals_on(attachment: ClientAttachment) -> None:
+    """Pass signals on to the process; one who goes on sending them wants to get away.
+
+    Raises:
+      Interrupted: a third signal came, or a second one while there was no connection.
+    """
+    count = 0
     interrupted = False
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            if number == signal.SIGINT and interrupted:
+        async for received in signals:
+            number = signal.Signals(received)
+            count += 1
+            if count > 2 or (count > 1 and not attachment.statistics().bound):
+                raise Interrupted(number)
+            if number is signal.SIGINT and interrupted:
                 attachment.send_signal("KILL")
             else:
-                attachment.send_signal(signal.Signals(number).name.removeprefix("SIG"))
-            interrupted = interrupted or number == signal.SIGINT
+                attachment.send_signal(number.name.removeprefix("SIG"))
+            interrupted = interrupted or number is signal.SIGINT

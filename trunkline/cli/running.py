@@ -11,7 +11,7 @@ import trio
 
 from relay.errors import AttachmentClosed, AttachRefused, InputUncertain
 from relay.protocol.reasons import CloseReason, Refusal
-from trunkline.cli.attached import Detached
+from trunkline.cli.attached import SIGNAL_EXIT_BASE, Detached, Interrupted
 from trunkline.sdk.errors import ApiError, TrunklineError
 
 _Result = TypeVar("_Result")
@@ -21,6 +21,17 @@ LOST = 74
 """The connection could not be kept (EX_IOERR of sysexits.h)."""
 BROKEN_PIPE = 141
 """128 and SIGPIPE, as a shell shows it."""
+
+KNOWN = (
+    Detached,
+    Interrupted,
+    BrokenPipeError,
+    AttachRefused,
+    AttachmentClosed,
+    InputUncertain,
+    TrunklineError,
+)
+"""Errors that may come together, the one to tell of first."""
 
 ADVICE = {
     Refusal.BUSY: "add --view to watch, or --takeover to take it over",
@@ -44,7 +55,7 @@ def run(main: Callable[[], Awaitable[_Result]]) -> _Result:
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error to tell of: a known one if there is one."""
     errors = list(_leaves(group))
-    for kind in (Detached, BrokenPipeError, AttachRefused, AttachmentClosed, TrunklineError):
+    for kind in KNOWN:
         for error in errors:
             if isinstance(error, kind):
                 return error
@@ -62,6 +73,8 @@ def _fail(error: BaseException) -> NoReturn:
     match error:
         case Detached():
             sys.exit(0)
+        case Interrupted(number=number):
+            sys.exit(SIGNAL_EXIT_BASE + number)
         case KeyboardInterrupt():
             sys.exit(130)
         case BrokenPipeError():

@@ -9,8 +9,14 @@ import click
 import trio
 
 from trunkline.config import ConfigError, load_config
-from trunkline.logs import LEVELS, configure_logs
-from trunkline.settings import RUNTIMES, Ready, Settings, SettingsError, default_data_dir
+from trunkline.settings import (
+    LOG_LEVELS,
+    RUNTIMES,
+    Ready,
+    Settings,
+    SettingsError,
+    default_data_dir,
+)
 
 
 @click.command()
@@ -39,7 +45,7 @@ from trunkline.settings import RUNTIMES, Ready, Settings, SettingsError, default
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 @click.option("--dev", is_flag=True, help="Accept any bearer token; on loopback only.")
 @click.option(
-    "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="How much."
+    "--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True, help="How much."
 )
 def serve(
     host: str,
@@ -58,7 +64,6 @@ def serve(
     Everything goes through one port: the web pages, the API, and every stream. SIGTERM or Ctrl-C
     stops it gracefully; a second Ctrl-C at once.
     """
-    configure_logs(log_level)
     try:
         settings = Settings(
             data_dir=(data_dir or default_data_dir()).absolute(),
@@ -72,11 +77,14 @@ def serve(
         )
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
-    _run(settings)
+    _run(settings, log_level)
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, log_level: str) -> None:
     # Imported here, because the server's libraries would treble the start of every other command.
+    from trunkline.logs import configure_logs
+
+    configure_logs(log_level)
     from trunkline.server import STARTUP_ERRORS, serve
 
     try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -37,12 +38,17 @@ class Descriptor:
         return os.isatty(self.number)
 
     async def read(self) -> bytes:
-        """Wait for data and return it; ``b""`` at the end.
+        """Wait for data and return it; ``b""`` at the end, or when the terminal was hung up.
 
         Cancellation: safe for terminals, pipes and sockets; for a file, one piece may be lost.
         """
         if await self._wait(trio.lowlevel.wait_readable):
-            return os.read(self.number, READ_BYTES)
+            try:
+                return os.read(self.number, READ_BYTES)
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    return b""
+                raise
         return await trio.to_thread.run_sync(
             os.read, self.number, READ_BYTES, abandon_on_cancel=True
         )
@@ -51,10 +57,18 @@ class Descriptor:
         """Write all of `data`.
 
         Raises:
-          BrokenPipeError: nobody reads it any more.
+          BrokenPipeError: nobody reads it any more; a terminal was hung up.
 
         Cancellation: some, all or none of it may have been written.
         """
+        try:
+            await self._write_all(data)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise BrokenPipeError(errno.EPIPE, "the terminal is gone") from error
+            raise
+
+    async def _write_all(self, data: bytes) -> None:
         if len(data) <= PIPE_BYTES and await self._wait(trio.lowlevel.wait_writable):
             written = os.write(self.number, data)
             data = data[written:]
@@ -144,7 +158,24 @@ class RawTerminal:
         traceback: TracebackType | None,
     ) -> None:
         if self._saved is not None:
-            termios.tcsetattr(self._descriptor.number, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]  # what tcgetattr gave
+            with suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(self._descriptor.number, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]  # what tcgetattr gave
+
+
+def occupy_standard_descriptors() -> None:
+    """Put ``/dev/null`` where standard input, output or error is closed.
+
+    Otherwise the next thing to be opened would get its number, and a connection to the server would
+    pass for standard input.  To be called before anything is opened.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: PTH123, SIM115 - for good
 
 
 @contextmanager

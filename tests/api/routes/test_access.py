@@ -23,6 +23,16 @@ async def test_login_and_whoami(world: World) -> None:
     assert again.headers["WWW-Authenticate"].startswith("Bearer")
 
 
+async def test_login_codes_are_made_by_credentials_only(world: World) -> None:
+    made = await world.call("POST", "/v1/login-codes")
+    assert made.status_code == 201
+    code = (await made.get_json())["code"]
+    response = await world.call("POST", "/v1/login", bearer=None, json={"code": code})
+    token = (await response.get_json())["token"]
+    # Otherwise a stolen console token would prolong itself for ever.
+    await problem(await world.call("POST", "/v1/login-codes", bearer=token), 403, "forbidden")
+
+
 @pytest.mark.parametrize("body", [{}, {"code": 1}, {"code": ""}, {"code": "x" * 513}])
 async def test_bad_login_bodies(world: World, body: dict[str, Any]) -> None:
     response = await world.call("POST", "/v1/login", bearer=None, json=body)
