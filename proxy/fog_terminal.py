@@ -18,20 +18,17 @@ from api.dialects.cloudshell_fog import (
     decode_client_frame,
     exit_frame,
 )
-from relay.carrier import Carrier
-from relay.client import open_trunk
 from relay.client_attachment import AttachOptions, ClientAttachment
 from relay.endpoint import Kind, TerminalSize
-from relay.errors import AttachmentClosed, AttachRefused, DialFailed, InputUncertain
+from relay.errors import AttachmentClosed, AttachRefused, InputUncertain
 from relay.grant import Grant
 from relay.inbox import Missed
-from relay.memory import carrier_pair
 from relay.protocol.messages import Start
 from relay.protocol.reasons import CloseReason
 from relay.replay_filter import ReplayFilter
 from relay.websocket import CloseCode, Text, WebSocket
 from relay.websocket.carrier import CLOSE_CODES
-from runtimes.agent import Agent, UnknownSession
+from runtimes.agent import Agent
 
 DEFAULT_TAG = "main"
 
@@ -44,45 +41,26 @@ async def serve_fog_terminal(websocket: WebSocket, agent: Agent, grant: Grant) -
 
     Cancellation: closes the WebSocket abruptly; the shell goes on.
     """
-    ours, agents = carrier_pair(f"cloudshell-fog {websocket.peer}")
-    dialled = False
-
-    async def dial() -> Carrier:
-        nonlocal dialled
-        if dialled:
-            raise DialFailed("the session has ended", permanent=True)
-        dialled = True
-        return ours
-
-    async def serve_link() -> None:
-        try:
-            await agent.serve_link(agents, grant)
-        except UnknownSession:
-            await agents.aclose()
-
     code, reason = CloseCode.NORMAL, CloseReason.EXITED.value
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_link)
-        try:
-            async with open_trunk(dial) as trunk:
-                attachment = await trunk.attach(
-                    AttachOptions(
-                        attachment=secrets.token_urlsafe(18),
-                        kind=Kind.PTY,
-                        tag=grant.tag or DEFAULT_TAG,
-                        mode=grant.mode,
-                        start=Start(restart=True),
-                        takeover=True,
-                    )
+    try:
+        async with agent.open_trunk(grant) as trunk:
+            attachment = await trunk.attach(
+                AttachOptions(
+                    attachment=secrets.token_urlsafe(18),
+                    kind=Kind.PTY,
+                    tag=grant.tag or DEFAULT_TAG,
+                    mode=grant.mode,
+                    start=Start(restart=True),
+                    takeover=True,
                 )
-                await _converse(websocket, attachment)
-        except AttachRefused as error:
-            code, reason = CloseCode.POLICY_VIOLATION, error.code.value
-        except (AttachmentClosed, InputUncertain) as error:
-            closed = error.reason if isinstance(error, AttachmentClosed) else None
-            closed = closed or CloseReason.INTERNAL_ERROR
-            code, reason = CLOSE_CODES[closed], closed.value
-        nursery.cancel_scope.cancel()
+            )
+            await _converse(websocket, attachment)
+    except AttachRefused as error:
+        code, reason = CloseCode.POLICY_VIOLATION, error.code.value
+    except AttachmentClosed as error:
+        code, reason = CLOSE_CODES[error.reason], error.reason.value
+    except InputUncertain:
+        code, reason = CloseCode.INTERNAL_ERROR, CloseReason.INTERNAL_ERROR.value
     await websocket.close(code, reason)
 
 

@@ -23,6 +23,7 @@ from relay.protocol.connection import MAX_STREAMS, BytesReceived, Connection, Ev
 from relay.protocol.errors import LocalProtocolError
 from relay.protocol.messages import Attach, Refused
 from relay.protocol.reasons import CloseReason, Refusal
+from relay.service_nursery import open_service_nursery
 from relay.wakeup import Wakeup
 
 Dial = Callable[[], Awaitable[Carrier]]
@@ -324,7 +325,7 @@ async def open_trunk(
     trunk = Trunk(
         dial, software=software, give_up_after=give_up_after, observe=observe, chance=chance
     )
-    async with trio.open_nursery() as nursery:
+    async with open_service_nursery() as nursery:
         finished = trio.Event()
 
         async def run() -> None:
@@ -340,4 +341,3 @@ async def open_trunk(
             trunk.close()
             with trio.move_on_after(FAREWELL, shield=True):
                 await finished.wait()
-            nursery.cancel_scope.cancel()

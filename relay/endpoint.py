@@ -37,7 +37,7 @@ class Channel(IntEnum):
 OUTPUT_CHANNELS: Mapping[Kind, tuple[Channel, ...]] = {
     Kind.PTY: (Channel.OUTPUT,),
     Kind.EXEC: (Channel.OUTPUT, Channel.ERROR),
-    Kind.FILE: (Channel.OUTPUT,),
+    Kind.FILE: (Channel.OUTPUT, Channel.ERROR),  # content or entries; what is told about them
     Kind.VNC: (Channel.OUTPUT,),
     Kind.TCP: (Channel.OUTPUT,),
 }
@@ -65,12 +65,64 @@ class TerminalSize:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketTarget:
+    """What a `tcp` or `vnc` stream connects to inside the sandbox: a TCP port or a Unix socket."""
+
+    port: int | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.port is None) == (self.path is None):
+            raise ValueError("a socket target has either a port or a path")
+        if self.port is not None and not 1 <= self.port <= 0xFFFF:
+            raise ValueError(f"port {self.port}: must be in 1..65535")
+
+
+class FileOperation(StrEnum):
+    """What a `file` stream does (docs/spec/trunk-1.md § 6)."""
+
+    READ = "read"
+    WRITE = "write"
+    LIST = "list"
+    STAT = "stat"
+    MAKE_DIRECTORY = "mkdir"
+    MOVE = "move"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRequest:
+    """One operation on a file or directory of the sandbox (docs/spec/trunk-1.md § 6).
+
+    `path` (and `target`, for MOVE) are relative to the session's home, or absolute within the
+    sandbox.  Sizes and offsets are in bytes, `modified` in nanoseconds since the epoch.
+    """
+
+    operation: FileOperation
+    path: str
+    target: str | None = None
+    offset: int = 0
+    length: int | None = None
+    size: int | None = None
+    sha256: str | None = None
+    mode: int | None = None
+    modified: int | None = None
+    upload: str | None = None
+    depth: int = 1
+    parents: bool = False
+    recursive: bool = False
+    overwrite: bool = True
+    if_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StartRequest:
-    """What to run.
+    """What to run, connect to or do.
 
     `command` empty means the user's login shell.  `environment` is added to that of the sandbox.
-    `directory` None means the session's home.  `size` counts for `pty` only.  `overflow` None
-    means the default of the kind: `drop_oldest` for pty, `block` for everything else.
+    `directory` None means the session's home.  `size` counts for `pty` only, `socket` for `tcp`
+    and `vnc`, `file` for `file`.  `overflow` None means the default of the kind: `drop_oldest` for
+    pty, `block` for everything else.
     """
 
     kind: Kind
@@ -79,6 +131,8 @@ class StartRequest:
     directory: str | None = None
     size: TerminalSize = TerminalSize()
     overflow: Overflow | None = None
+    socket: SocketTarget | None = None
+    file: FileRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

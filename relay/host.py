@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
+import msgspec
 import structlog
 import trio
 
@@ -14,8 +15,10 @@ from relay.attachment import Attachment, Binding
 from relay.endpoint import (
     Channel,
     Endpoint,
+    FileRequest,
     Kind,
     Overflow,
+    SocketTarget,
     StartError,
     StartRequest,
     TerminalSize,
@@ -362,7 +365,26 @@ def _start_request(request: Attach, start: Start) -> StartRequest:
         environment=start.environment,
         directory=start.directory,
         size=size,
+        socket=_socket_target(request, start),
+        file=_file_request(request, start),
     )
+
+
+def _socket_target(request: Attach, start: Start) -> SocketTarget | None:
+    if request.kind not in {Kind.TCP, Kind.VNC}:
+        return None
+    try:
+        return SocketTarget(start.port, start.path)
+    except ValueError as error:
+        raise StartError(str(error)) from error
+
+
+def _file_request(request: Attach, start: Start) -> FileRequest | None:
+    if request.kind is not Kind.FILE:
+        return None
+    if start.file is None:
+        raise StartError("a file stream needs to be told what to do")
+    return FileRequest(**msgspec.structs.asdict(start.file))
 
 
 def _overflow(request: Attach, start: Start) -> Overflow:

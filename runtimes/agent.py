@@ -12,12 +12,16 @@ from dataclasses import dataclass
 import structlog
 
 from relay.carrier import Carrier
+from relay.client import Trunk, open_trunk
+from relay.errors import DialFailed
 from relay.grant import Grant
 from relay.host import StreamHost, open_stream_host
 from relay.limits import StreamLimits
 from relay.link import LinkEnd
+from relay.memory import carrier_pair
 from relay.protocol.reasons import CloseReason
 from relay.server import ServerLink
+from relay.service_nursery import open_service_nursery
 from relay.stream import StreamStatistics
 from runtimes.base import HostedSession, Runtime, SandboxError, SandboxSpec, SessionHost
 
@@ -124,6 +128,41 @@ class Agent(SessionHost):
             by_peer=end.by_peer,
         )
         return end
+
+    @asynccontextmanager
+    async def open_trunk(self, grant: Grant) -> AsyncIterator[Trunk]:
+        """Open a trunk to a session that is here, within this process.
+
+        Adapters for clients that cannot speak trunk/1 attach through it like any other client.
+        When the session ends, what is attached is closed with the session's reason.
+
+        Raises:
+          UnknownSession: the session is not here (any more).
+        """
+        if grant.session_id not in self._sessions:
+            raise UnknownSession(f"session {grant.session_id} is not running here")
+        ours, agents = carrier_pair(f"in process, for {grant.subject}")
+        dialled = False
+
+        async def dial() -> Carrier:
+            nonlocal dialled
+            if dialled:
+                raise DialFailed(
+                    "the session has ended", permanent=True, reason=CloseReason.SESSION_ENDED
+                )
+            dialled = True
+            return ours
+
+        async with open_service_nursery() as nursery:
+            nursery.start_soon(self._serve_trunk, agents, grant)
+            async with open_trunk(dial, software=self._software) as trunk:
+                yield trunk
+
+    async def _serve_trunk(self, carrier: Carrier, grant: Grant) -> None:
+        try:
+            await self.serve_link(carrier, grant)
+        except UnknownSession:
+            await carrier.aclose()
 
     def drain(self, retry_after: float) -> None:
         """Tell every client to come back in `retry_after` seconds, here or elsewhere."""

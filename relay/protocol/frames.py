@@ -71,7 +71,7 @@ class ControlFrame:
     payload: bytes
 
 
-def encode_control(type_: FrameType, stream: int, channel: int, payload: bytes) -> bytes:
+def encode_control(type_: int, stream: int, channel: int, payload: bytes) -> bytes:
     """Return a whole frame.  The payload must fit `MAX_CONTROL_BYTES`."""
     return HEADER.pack(type_, 0, channel, stream, len(payload)) + payload
 

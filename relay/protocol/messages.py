@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from relay.endpoint import Channel, Kind, Overflow
+from relay.endpoint import Channel, FileOperation, Kind, Overflow
 from relay.grant import Mode
 from relay.protocol.errors import LocalProtocolError, RemoteProtocolError
 from relay.protocol.frames import (
@@ -36,6 +36,7 @@ ChannelOffsets = dict[Channel, Offset]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 ProcessString = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]
 """A string that execve(2) can take: no NUL in it."""
+Path = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]{1,4096}\Z")]
 
 
 class _Map(msgspec.Struct, frozen=True):
@@ -69,14 +70,37 @@ class Fin(_Map, frozen=True, kw_only=True, omit_defaults=True):
     at: Offset
 
 
+class FileStart(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """An operation on a file (§ 6)."""
+
+    operation: FileOperation
+    path: Path
+    target: Path | None = None
+    offset: Offset = 0
+    length: Offset | None = None
+    size: Offset | None = None
+    sha256: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")] | None = None
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] | None = None
+    modified: Offset | None = None
+    upload: AttachmentId | None = None
+    depth: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    parents: bool = False
+    recursive: bool = False
+    overwrite: bool = True
+    if_match: Text | None = None
+
+
 class Start(_Map, frozen=True, kw_only=True, omit_defaults=True):
-    """What to run when no stream has the tag (§ 5)."""
+    """What to run when no stream has the tag (§ 5, § 6)."""
 
     command: list[ProcessString] = []
     environment: dict[ProcessString, ProcessString] = {}
     directory: ProcessString | None = None
     overflow: Overflow | None = None
     restart: bool = False
+    port: Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)] | None = None
+    path: Path | None = None
+    file: FileStart | None = None
 
 
 class Resume(_Map, frozen=True, kw_only=True, omit_defaults=True):

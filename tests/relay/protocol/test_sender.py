@@ -21,13 +21,17 @@ def next_frame(sender: ChannelSender, limit: int = 1000) -> Frame | tuple[int, b
     return (frame.offset, bytes(frame.data)) if isinstance(frame, DataPiece) else frame
 
 
+def is_idle(sender: ChannelSender) -> bool:
+    return not sender.ready
+
+
 def test_slices_under_credit() -> None:
     ring = ReplayRing(100)
     ring.append(b"abcdefghij")
     sender = ChannelSender(3, 1, ring, 2, 8)
     assert next_frame(sender, 4) == (2, b"cdef")
     assert next_frame(sender, 4) == (6, b"gh")
-    assert not sender.ready
+    assert is_idle(sender)
     assert next_frame(sender) is None
     sender.window.credited(20)
     assert sender.ready
@@ -65,11 +69,12 @@ def test_the_end_needs_no_credit_and_comes_once() -> None:
     ring.append(b"ab")
     sender = ChannelSender(3, 1, ring, 0, 2)
     assert next_frame(sender) == (0, b"ab")
+    assert is_idle(sender)
     ring.finished = True
     assert sender.ready
     assert next_frame(sender) == Fin(at=2)
     assert sender.fin_sent
-    assert not sender.ready
+    assert is_idle(sender)
     assert next_frame(sender) is None
 
 

@@ -6,7 +6,10 @@
  * - `restart`: a new shell in this session; `new`: a new session; `login`: sign in
  * @typedef {"watch" | "takeover" | "again" | "restart" | "new" | "login"} Offer
  */
-/** @typedef {{words: string, title: string, text: string, offers: readonly Offer[]}} Ending */
+/**
+ * `quotes`: what the server says about it is worth reading too.
+ * @typedef {{words: string, title: string, text: string, offers: readonly Offer[], quotes?: boolean}} Ending
+ */
 
 /** @type {Readonly<Record<Offer, string>>} */
 export const OFFER_NAMES = Object.freeze({
@@ -78,6 +81,7 @@ const ENDINGS = Object.freeze({
     words: "not allowed",
     title: "Not allowed",
     text: "You may not use this terminal.",
+    quotes: true,
     offers: ["watch", "new"],
   },
   not_found: {
@@ -90,12 +94,14 @@ const ENDINGS = Object.freeze({
     words: "not started",
     title: "The shell could not be started",
     text: "",
+    quotes: true,
     offers: ["restart", "new"],
   },
   protocol_error: {
     words: "error",
     title: "Something went wrong",
     text: "The server and this page did not understand each other. This is a bug; the shell still runs.",
+    quotes: true,
     offers: ["again", "new"],
   },
 });
@@ -105,6 +111,7 @@ const OTHER = {
   words: "closed",
   title: "The terminal was closed",
   text: "",
+  quotes: true,
   offers: ["again", "new"],
 };
 
@@ -116,7 +123,8 @@ const OTHER = {
 export function endingFor(reason, message) {
   const known = Object.hasOwn(ENDINGS, reason) ? ENDINGS[reason] : null;
   const ending = known ?? { ...OTHER, text: `Reason: ${reason}.` };
-  return message ? { ...ending, text: [ending.text, capitalised(message)].filter(Boolean).join(" ") } : ending;
+  if (!ending.quotes || message === "") return ending;
+  return { ...ending, text: [ending.text, capitalised(message)].filter(Boolean).join(" ") };
 }
 
 /** @param {string} message */
