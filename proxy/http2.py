@@ -95,6 +95,8 @@ class _Exchange:
         self._hypercorn_send = send
         self._started = False
         self._ending = False
+        self._finished = trio.Event()
+        self._waiting = trio.CancelScope()
         self._request_id = make_request_id()
 
     async def run(self) -> None:
@@ -123,10 +125,14 @@ class _Exchange:
                 await self._answer(500, INTERNAL_ERROR)
 
     async def _receive(self) -> Message:
-        message = await self._hypercorn_receive()
-        if message["type"] == "http.disconnect" and self._ending:
-            await trio.sleep_forever()  # The app is told by the end of its send.
-        return message
+        """See `proxy.asgi.Exchange.receive`."""
+        if not self._finished.is_set():
+            with trio.CancelScope() as self._waiting:
+                message = await self._hypercorn_receive()
+                if message["type"] == "http.disconnect" and self._ending:
+                    await self._finished.wait()
+                return message
+        return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         self._started = True
@@ -138,6 +144,8 @@ class _Exchange:
             nursery.start_soon(self._discard)
             await self._hypercorn_send(message)
             nursery.cancel_scope.cancel()
+        self._finished.set()
+        self._waiting.cancel()
 
     async def _discard(self) -> None:
         while (await self._hypercorn_receive())["type"] != "http.disconnect":

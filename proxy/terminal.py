@@ -19,7 +19,8 @@ from proxy.fog_terminal import serve_fog_terminal
 from proxy.upgrade import DataPlane, WebSocketRequest
 from relay.grant import Grant
 from relay.websocket import WebSocketCarrier
-from runtimes.agent import Agent, UnknownSession
+from runtimes.agent import Agent
+from runtimes.base import UnknownSession
 from sessions.database import StoreError
 from sessions.manager import Manager, NotOwner, SessionNotFound
 from sessions.state import State

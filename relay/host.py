@@ -339,6 +339,15 @@ class StreamHost:
                 if attachment.grant.epoch < epoch:
                     stream.remove(attachment, CloseReason.REVOKED)
 
+    def send_signal(self, tag: str, name: str) -> None:
+        """Send a signal to the process group of the stream `tag`; nothing if it has ended.
+
+        Raises:
+          KeyError: there is no such stream.
+          ValueError: there is no such signal.
+        """
+        self._streams[tag].endpoint.send_signal(name)
+
     def statistics(self) -> tuple[StreamStatistics, ...]:
         """Return a snapshot of every stream."""
         return tuple(stream.statistics() for stream in self._streams.values())

@@ -23,13 +23,16 @@ from relay.protocol.reasons import CloseReason
 from relay.server import ServerLink
 from relay.service_nursery import open_service_nursery
 from relay.stream import StreamStatistics
-from runtimes.base import HostedSession, Runtime, SandboxError, SandboxSpec, SessionHost
+from runtimes.base import (
+    HostedSession,
+    Runtime,
+    SandboxError,
+    SandboxSpec,
+    SessionHost,
+    UnknownSession,
+)
 
 logger = structlog.get_logger(__name__)
-
-
-class UnknownSession(Exception):
-    """This agent hosts no such session (any more)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +112,7 @@ class Agent(SessionHost):
 
         Cancellation: closes the link at once; its attachments linger for their clients to return.
         """
-        hosted = self._sessions.get(grant.session_id)
-        if hosted is None or hosted.ending is not None:
-            raise UnknownSession(f"session {grant.session_id} is not running here")
+        hosted = self._hosted(grant.session_id)
         server = ServerLink(carrier, hosted.streams, grant, self._software)
         hosted.links.add(server)
         try:
@@ -131,16 +132,11 @@ class Agent(SessionHost):
 
     @asynccontextmanager
     async def open_trunk(self, grant: Grant) -> AsyncIterator[Trunk]:
-        """Open a trunk to a session that is here, within this process.
+        """See `SessionHost`; the trunk stays within this process.
 
-        Adapters for clients that cannot speak trunk/1 attach through it like any other client.
         When the session ends, what is attached is closed with the session's reason.
-
-        Raises:
-          UnknownSession: the session is not here (any more).
         """
-        if grant.session_id not in self._sessions:
-            raise UnknownSession(f"session {grant.session_id} is not running here")
+        self._hosted(grant.session_id)
         ours, agents = carrier_pair(f"in process, for {grant.subject}")
         dialled = False
 
@@ -163,6 +159,20 @@ class Agent(SessionHost):
             await self.serve_link(carrier, grant)
         except UnknownSession:
             await carrier.aclose()
+
+    def streams(self, session_id: str) -> tuple[StreamStatistics, ...]:
+        """See `SessionHost`."""
+        return self._hosted(session_id).streams.statistics()
+
+    def send_signal(self, session_id: str, tag: str, name: str) -> None:
+        """See `SessionHost`."""
+        self._hosted(session_id).streams.send_signal(tag, name)
+
+    def _hosted(self, session_id: str) -> _Hosted:
+        hosted = self._sessions.get(session_id)
+        if hosted is None or hosted.ending is not None:
+            raise UnknownSession(f"session {session_id} is not running here")
+        return hosted
 
     def drain(self, retry_after: float) -> None:
         """Tell every client to come back in `retry_after` seconds, here or elsewhere."""

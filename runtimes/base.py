@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
+from relay.client import Trunk
 from relay.endpoint import Endpoint, StartRequest
+from relay.grant import Grant
 from relay.protocol.reasons import CloseReason
+from relay.stream import StreamStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,10 @@ class HostedSession(ABC):
         """Close every attachment whose grant is older than `epoch`, with reason `revoked`."""
 
 
+class UnknownSession(Exception):
+    """This host has no such session (any more)."""
+
+
 class SessionHost(ABC):
     """What owns sandboxes and streams: the embedded agent, or one that dialled in."""
 
@@ -119,4 +126,32 @@ class SessionHost(ABC):
 
         Raises (on entry):
           SandboxError: the sandbox cannot be made, and why.
+        """
+
+    @abstractmethod
+    def open_trunk(self, grant: Grant) -> AbstractAsyncContextManager[Trunk]:
+        """Open a trunk to the streams of a session, for a client that cannot speak trunk/1 itself.
+
+        Raises (on entry):
+          UnknownSession: the session is not here (any more).
+        """
+
+    @abstractmethod
+    def streams(self, session_id: str) -> tuple[StreamStatistics, ...]:
+        """Return a snapshot of the streams of a session, ended ones that are retained included.
+
+        Raises:
+          UnknownSession: the session is not here (any more).
+        """
+
+    @abstractmethod
+    def send_signal(self, session_id: str, tag: str, name: str) -> None:
+        """Send the signal `name` (``"TERM"``) to the process group of a stream.
+
+        Does nothing once the process has ended.
+
+        Raises:
+          UnknownSession: the session is not here (any more).
+          KeyError: there is no such stream.
+          ValueError: there is no such signal.
         """

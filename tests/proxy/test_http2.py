@@ -15,6 +15,7 @@ import httpx2
 import pytest
 import structlog
 import trio
+import trio.testing
 
 from proxy import http2
 from proxy.config import FrontConfig
@@ -192,6 +193,30 @@ async def test_data_for_an_answered_stream(
         assert reset.error_code == 0
         await client.request("GET", "/hello")
         await client.wait_for(h2.events.ResponseReceived)
+
+
+@pytest.mark.parametrize("how", ["reset", "disconnect"])
+async def test_the_app_learns_that_the_client_left(authority: Authority, how: str) -> None:
+    async with open_tls_front(authority) as world, bare_client(world, authority) as client:
+        stream_id = await client.request("GET", "/wait_gone")
+        await world.app.reached.wait()
+        if how == "reset":
+            client.conn.reset_stream(stream_id)
+            await client.flush()
+        else:
+            await trio.aclose_forcefully(client.stream)
+        with trio.fail_after(20):
+            while world.app.events[-1] != "http.disconnect":
+                await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_an_app_that_waits_for_the_client_to_leave_is_told_when_its_answer_is_over(
+    authority: Authority,
+) -> None:
+    async with open_tls_front(authority) as world, client_of(world, authority) as client:
+        for _ in range(2):
+            assert (await client.get("/watch")).text == "watched"
+        assert world.app.events[1:] == ["http.request", "http.disconnect", "done"] * 2
 
 
 async def test_a_broken_client_ends_its_own_connection_only(authority: Authority) -> None:

@@ -19,12 +19,13 @@ from auth.authenticator import Authenticator
 from auth.keys import Keyring, generate_key
 from auth.principal import Principal
 from auth.tickets import TicketOffice
-from runtimes.base import HostedSession, SandboxSpec, SessionHost
+from runtimes.base import HostedSession, SandboxSpec
 from sessions.errors import NotOwner, PolicyDenied, SessionNotFound, UnknownProfile
 from sessions.manager import CreateRequest, Manager
 from sessions.placement import Placement
 from sessions.record import SessionRecord
 from sessions.state import State
+from tests.testing.streamless_host import StreamlessHost
 
 CREDENTIAL = "the-owner's-credential-0123456789"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,7 +33,7 @@ MAX_TTL = 7200
 DEFAULT_TTL = 3600
 
 
-class NamedHost(SessionHost):
+class NamedHost(StreamlessHost):
     """A host that only has a name."""
 
     runtime_name = "fake"

@@ -106,18 +106,37 @@ class TerminalCli:
 
     def __init__(self, process: subprocess.Popen[bytes], master: int, slave: int) -> None:
         self.process = process
-        self._master = master
-        self._slave = slave
+        self._master: int | None = master
+        self._slave: int | None = slave
         self.seen = b""
         """All output so far."""
         self._looked = 0
 
+    @property
+    def master(self) -> int:
+        assert self._master is not None, "the terminal was hung up"
+        return self._master
+
     def attributes(self) -> list[Any]:
         """Return the terminal's settings, as `termios.tcgetattr`."""
+        assert self._slave is not None
         return termios.tcgetattr(self._slave)
 
     def resize(self, columns: int, rows: int) -> None:
-        termios.tcsetwinsize(self._master, (rows, columns))
+        termios.tcsetwinsize(self.master, (rows, columns))
+
+    def close(self) -> None:
+        """Hang the terminal up."""
+        for descriptor in (self._slave, self._master):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._slave = self._master = None
+
+    async def hang_up(self) -> int:
+        """Hang the terminal up; return the exit code."""
+        self.close()
+        with trio.fail_after(SECONDS):
+            return await trio.to_thread.run_sync(self.process.wait, abandon_on_cancel=True)
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -125,12 +144,12 @@ class TerminalCli:
     async def type(self, data: bytes) -> None:
         """Type `data`."""
         while data:
-            await trio.lowlevel.wait_writable(self._master)
-            data = data[os.write(self._master, data) :]
+            await trio.lowlevel.wait_writable(self.master)
+            data = data[os.write(self.master, data[:1024]) :]
 
     async def _more(self) -> None:
-        await trio.lowlevel.wait_readable(self._master)
-        self.seen += os.read(self._master, 65536)
+        await trio.lowlevel.wait_readable(self.master)
+        self.seen += os.read(self.master, 65536)
 
     async def expect(self, pattern: bytes, seconds: float = SECONDS) -> re.Match[bytes]:
         """Wait for output that matches `pattern`, after what was expected before."""
@@ -154,9 +173,9 @@ class TerminalCli:
                 nursery.start_soon(drain)
                 await trio.to_thread.run_sync(self.process.wait, abandon_on_cancel=True)
                 nursery.cancel_scope.cancel()
-        os.set_blocking(self._master, False)
+        os.set_blocking(self.master, False)
         try:
-            while data := os.read(self._master, 65536):
+            while data := os.read(self.master, 65536):
                 self.seen += data
         except (BlockingIOError, OSError):
             pass
@@ -184,11 +203,11 @@ def open_terminal_cli(
         start_new_session=True,
         env=dict(environment),
     )
+    terminal = TerminalCli(process, master, slave)
     try:
-        yield TerminalCli(process, master, slave)
+        yield terminal
     finally:
         if process.poll() is None:
             process.kill()
         process.wait(10)
-        os.close(master)
-        os.close(slave)
+        terminal.close()

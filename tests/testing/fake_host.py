@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import trio
 
 from relay.protocol.reasons import CloseReason
-from runtimes.base import HostedSession, SandboxError, SandboxSpec, SessionHost
+from runtimes.base import HostedSession, SandboxError, SandboxSpec
+from tests.testing.streamless_host import StreamlessHost
 
 
 @dataclass
@@ -42,7 +43,7 @@ class FakeHosted(HostedSession):
         self.epochs.append(epoch)
 
 
-class FakeHost(SessionHost):
+class FakeHost(StreamlessHost):
     """Hosts nothing.  `faults` are taken one by one; `seed` makes up more when they are used up."""
 
     def __init__(

@@ -306,7 +306,9 @@ def test_ending_a_session_from_the_menu(desk: Desk) -> None:
     page.get_by_role("button", name="Really end session").click()
     page.get_by_role("heading", name="The session has ended").wait_for()
     page.keyboard.press("Escape")
+    before = page.url
     page.locator("#card").get_by_role("button", name="New terminal").click()
+    page.wait_for_url(lambda url: url != before)
     wait_for_text(page, "stand-in:~$")
     assert list(desk.server.sessions.values()) == ["terminated", "running"]
 

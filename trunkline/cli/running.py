@@ -17,6 +17,8 @@ from trunkline.sdk.errors import ApiError, TrunklineError
 _Result = TypeVar("_Result")
 
 FAILED = 1
+NOT_STARTED = 127
+"""The command cannot be run there; as a shell shows it where there is none."""
 LOST = 74
 """The connection could not be kept (EX_IOERR of sysexits.h)."""
 BROKEN_PIPE = 141
@@ -82,7 +84,7 @@ def _fail(error: BaseException) -> NoReturn:
         case AttachRefused(code=code):
             advice = ADVICE.get(code)
             _say(f"{error}{'; ' + advice if advice else ''}")
-            sys.exit(FAILED)
+            sys.exit(NOT_STARTED if code is Refusal.START_FAILED else FAILED)
         case AttachmentClosed(reason=CloseReason.CONNECTION_LOST):
             _say(f"gave up: {error}")
             sys.exit(LOST)

@@ -37,7 +37,7 @@ from relay.websocket import WebSocketCarrier
 from trunkline.sdk.api import Api, SessionInfo
 from trunkline.sdk.discovery import Server, find_server
 from trunkline.sdk.errors import ApiError, ServerUnreachable
-from trunkline.sdk.websocket import HandshakeRefused, open_websocket
+from trunkline.sdk.websocket import HandshakeError, HandshakeRefused, open_websocket
 from trunkline.version import SOFTWARE
 
 SUBPROTOCOL = "trunk.1"
@@ -109,18 +109,23 @@ class Session:
 
         `mode` VIEW and `tag` narrow what the connection may do, should its ticket be stolen.
         After `give_up_after` seconds without a link everything attached is closed with
-        `connection_lost` (None: never).  `observe` is told of every change.
+        `connection_lost` (None: never); so it is at once if the very first attempt fails, since
+        the server may never have been there.  `observe` is told of every change.
         """
+        was_connected = False
 
         async def dial() -> Carrier:
-            return await self._dial(mode, tag)
+            nonlocal was_connected
+            carrier = await self._dial(mode, tag, patient=was_connected)
+            was_connected = True
+            return carrier
 
         async with open_trunk(
             dial, software=SOFTWARE, give_up_after=give_up_after, observe=observe
         ) as trunk:
             yield Connection(trunk, mode)
 
-    async def _dial(self, mode: Mode, tag: str | None) -> Carrier:
+    async def _dial(self, mode: Mode, tag: str | None, *, patient: bool) -> Carrier:
         api = self.client.api
         try:
             ticket = await api.ticket(self.id, STREAMS, mode, tag)
@@ -133,8 +138,11 @@ class Session:
             raise _dial_failed(error.status, str(error)) from error
         except HandshakeRefused as error:
             raise _dial_failed(error.status, str(error)) from error
-        except ServerUnreachable as error:
-            raise DialFailed(str(error), permanent=False) from error
+        except (ServerUnreachable, HandshakeError) as error:
+            raise DialFailed(str(error), permanent=not patient) from error
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            message = f"{api.server.url} does not answer: {str(error) or type(error).__name__}"
+            raise DialFailed(message, permanent=not patient) from error
         return WebSocketCarrier(websocket)
 
 

@@ -10,6 +10,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -40,10 +41,15 @@ def find_server(url: str | None = None, token: str | None = None) -> Server:
     What is given counts before the environment, and that before the file.
 
     Raises:
-      ServerNotFound: nothing tells where the server is, or the credential for it.
+      ServerNotFound: nothing tells where the server is, or the credential for it; or what does is
+        not a URL, or no credential.
     """
     url = url or os.environ.get(URL_VARIABLE)
     token = token or os.environ.get(TOKEN_VARIABLE)
+    if url:
+        _check_url(url)
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ServerNotFound(f"that is no credential: check {TOKEN_VARIABLE}")
     if url and token:
         return Server(url.rstrip("/"), token)
     noted = _read(server_file())
@@ -57,6 +63,19 @@ def find_server(url: str | None = None, token: str | None = None) -> Server:
         # The credential of one server is never shown to another.
         raise ServerNotFound(f"no credential for {url}: set {TOKEN_VARIABLE}")
     return Server(noted.url, token or noted.token)
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not url.isascii() or not url.isprintable() or parts.query or parts.fragment:
+        raise ServerNotFound(
+            f"{url!r} is not the address of a server; write it as http://host:port (in"
+            f" {URL_VARIABLE})"
+        )
 
 
 def _read(path: Path) -> Server | None:
