@@ -120,8 +120,9 @@ class StartRequest:
     """What to run, connect to or do.
 
     `command` empty means the user's login shell.  `environment` is added to that of the sandbox.
-    `directory` None means the session's home.  `size` counts for `pty` only, `socket` for `tcp`
-    and `vnc`, `file` for `file`.  `overflow` None means the default of the kind: `drop_oldest` for
+    `directory` None means the session's home, `user` None the sandbox's own.  A process that still
+    runs after `timeout` seconds is ended, by force if need be.  `size` counts for `pty` only,
+    `socket` for `tcp` and `vnc`, `file` for `file`.  `overflow` None means the default of the kind: `drop_oldest` for
     pty, `block` for everything else.
     """
 
@@ -129,6 +130,8 @@ class StartRequest:
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: str | None = None
+    user: str | None = None
+    timeout: float | None = None
     size: TerminalSize = TerminalSize()
     overflow: Overflow | None = None
     socket: SocketTarget | None = None

@@ -17,7 +17,6 @@ from relay.endpoint import (
     Endpoint,
     FileRequest,
     Kind,
-    Overflow,
     SocketTarget,
     StartError,
     StartRequest,
@@ -106,6 +105,8 @@ class StreamHost:
         if stream is not None and not _restarts(stream, request):
             if stream.kind is not request.kind:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} is of kind {stream.kind}")
+            if start is not None and start.command and tuple(start.command) != stream.command:
+                raise AttachRefused(Refusal.CONFLICT, f"{tag!r} runs another command")
             return stream
         if request.resume is not None:
             raise AttachRefused(Refusal.GONE, f"stream {tag!r} no longer exists")
@@ -207,6 +208,7 @@ class StreamHost:
         control = attachment.mode is Mode.CONTROL
         if control:
             stream.controller = attachment
+            stream.awaited_until = 0.0
             if not started:
                 stream.starter = None
         attachment.grant = binding.grant
@@ -248,16 +250,11 @@ class StreamHost:
     async def _run_stream(self, request: Attach, start: Start, starting: _Starting) -> None:
         """Start a stream, run it until it ends and keep it a while; its failure ends nothing else."""
         try:
-            endpoint = await self._start(_start_request(request, start))
-            stream = Stream(
-                str(uuid4()),
-                request.tag,
-                request.kind,
-                endpoint,
-                _overflow(request, start),
-                self._limits,
-            )
+            wanted = _start_request(request, start)
+            endpoint = await self._start(wanted)
+            stream = Stream(str(uuid4()), request.tag, wanted, endpoint, self._limits)
             stream.starter = request.attachment
+            stream.awaited_until = trio.current_time() + self._limits.linger
             self._streams[request.tag] = starting.stream = stream
         except StartError as error:
             unsupported = isinstance(error, UnsupportedKindError)
@@ -373,7 +370,10 @@ def _start_request(request: Attach, start: Start) -> StartRequest:
         command=tuple(start.command),
         environment=start.environment,
         directory=start.directory,
+        user=start.user,
+        timeout=start.timeout,
         size=size,
+        overflow=start.overflow,
         socket=_socket_target(request, start),
         file=_file_request(request, start),
     )
@@ -394,11 +394,6 @@ def _file_request(request: Attach, start: Start) -> FileRequest | None:
     if start.file is None:
         raise StartError("a file stream needs to be told what to do")
     return FileRequest(**msgspec.structs.asdict(start.file))
-
-
-def _overflow(request: Attach, start: Start) -> Overflow:
-    default = Overflow.DROP_OLDEST if request.kind is Kind.PTY else Overflow.BLOCK
-    return start.overflow or default
 
 
 @asynccontextmanager

@@ -37,7 +37,15 @@ import trio
 
 from relay.attachment import Attachment, AttachmentStatistics
 from relay.carrier import Buffer
-from relay.endpoint import OUTPUT_CHANNELS, Channel, Endpoint, ExitStatus, Kind, Overflow
+from relay.endpoint import (
+    OUTPUT_CHANNELS,
+    Channel,
+    Endpoint,
+    ExitStatus,
+    Kind,
+    Overflow,
+    StartRequest,
+)
 from relay.limits import StreamLimits
 from relay.protocol.messages import Exit
 from relay.protocol.policies import Policy
@@ -49,6 +57,9 @@ JOINED_BYTES = 64 * 1024
 """The size up to which pieces of input are joined."""
 CLOSING = 10.0
 """Seconds that closing an endpoint may take before it is left to its runtime."""
+
+GRACE = 5.0
+"""Seconds from SIGTERM to SIGKILL for a process whose time is over."""
 
 logger = structlog.get_logger(__name__)
 
@@ -62,13 +73,16 @@ class StreamState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamStatistics:
-    """A snapshot of one stream; sizes in bytes."""
+    """A snapshot of one stream; sizes in bytes, `age` in seconds since its start."""
 
     name: str
     tag: str
     kind: Kind
     state: StreamState
+    command: tuple[str, ...]
     pid: int | None
+    age: float
+    exit: ExitStatus | None
     rings: Mapping[Channel, RingStatistics]
     input_waiting: int
     attachments: tuple[AttachmentStatistics, ...]
@@ -81,15 +95,16 @@ class Stream:
         self,
         name: str,
         tag: str,
-        kind: Kind,
+        request: StartRequest,
         endpoint: Endpoint,
-        overflow: Overflow,
         limits: StreamLimits,
     ) -> None:
         self.name = name
         self.tag = tag
-        self.kind = kind
+        self.kind = kind = request.kind
+        self.command = request.command
         self.endpoint = endpoint
+        self.started_at = trio.current_time()
         self.rings = {channel: ReplayRing(limits.ring_bytes) for channel in OUTPUT_CHANNELS[kind]}
         self.exit: ExitStatus | None = None
         self.ended_at: float | None = None
@@ -101,7 +116,12 @@ class Stream:
 
         Until then another ATTACH of its can only be the same request, sent again after a cut.
         """
-        self._overflow = overflow
+        self.awaited_until = 0.0
+        """Until when to wait for the client that had it started, which may have been cut off
+        before it was attached (trio's clock)."""
+        default = Overflow.DROP_OLDEST if kind is Kind.PTY else Overflow.BLOCK
+        self._overflow = request.overflow or default
+        self._timeout = request.timeout
         self._limits = limits
         self._delivered = dict.fromkeys(self.rings, 0)
         self._input: deque[tuple[Attachment, bytearray | None]] = deque()  # None: end of input
@@ -122,6 +142,8 @@ class Stream:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_input)
+                if self._timeout is not None:
+                    nursery.start_soon(self._end_after, self._timeout)
                 async with trio.open_nursery() as readers:
                     for channel in self.rings:
                         readers.start_soon(self._read_output, channel)
@@ -132,6 +154,14 @@ class Stream:
                 await self.endpoint.aclose()
             if scope.cancelled_caught:
                 logger.error("endpoint does not close", stream=self.name, pid=self.endpoint.pid)
+
+    async def _end_after(self, seconds: float) -> None:
+        """Ask the process to end when its time is over, then make it."""
+        await trio.sleep(seconds)
+        logger.info("time is over", stream=self.name, tag=self.tag, seconds=seconds)
+        self.endpoint.send_signal("TERM")
+        await trio.sleep(GRACE)
+        self.endpoint.send_signal("KILL")
 
     # ---------------------------------------------------------------- output
 
@@ -163,6 +193,8 @@ class Stream:
             for attachment in self.attachments.values()
             if attachment.paces(now)
         ]
+        if now < self.awaited_until:
+            floors.append(0)
         if floors:
             return min(floors)
         if self._overflow is Overflow.BLOCK:
@@ -171,10 +203,8 @@ class Stream:
 
     def _next_linger_end(self) -> float:
         now = trio.current_time()
-        return min(
-            (a.linger_until for a in self.attachments.values() if a.linger_until > now),
-            default=math.inf,
-        )
+        ends = [self.awaited_until, *(a.linger_until for a in self.attachments.values())]
+        return min((end for end in ends if end > now), default=math.inf)
 
     def _appended(self, channel: Channel) -> None:
         start = self.rings[channel].start
@@ -295,7 +325,10 @@ class Stream:
             tag=self.tag,
             kind=self.kind,
             state=self.state,
+            command=self.command,
             pid=self.endpoint.pid,
+            age=trio.current_time() - self.started_at,
+            exit=self.exit,
             rings={channel: ring.statistics() for channel, ring in self.rings.items()},
             input_waiting=self._input_waiting,
             attachments=tuple(a.statistics() for a in self.attachments.values()),

@@ -96,6 +96,8 @@ class Start(_Map, frozen=True, kw_only=True, omit_defaults=True):
     command: list[ProcessString] = []
     environment: dict[ProcessString, ProcessString] = {}
     directory: ProcessString | None = None
+    user: Annotated[ProcessString, msgspec.Meta(max_length=256)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)] | None = None
     overflow: Overflow | None = None
     restart: bool = False
     port: Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)] | None = None

@@ -49,11 +49,41 @@ _SHELLS_WITH_LOGIN_OPTION = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The user the server runs as: what a login would take from the user database."""
+    """Who a process runs as: what a login would take from the user database.
+
+    `uid` and `gid` None mean those of the server itself.
+    """
 
     name: str
     home: str
     shell: str
+    uid: int | None = None
+    gid: int | None = None
+
+    @classmethod
+    def other(cls, name: str) -> Account:
+        """Look up a user other than the server's own.
+
+        Raises:
+          StartError: there is none, or this server may not start processes as another user.
+        """
+        if os.geteuid() != 0:
+            raise StartError(f"only a server that runs as root can start processes as {name!r}")
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            raise StartError(f"there is no user {name!r}") from None
+        return cls(
+            name=name,
+            home=entry.pw_dir,
+            shell=entry.pw_shell or "/bin/sh",
+            uid=entry.pw_uid,
+            gid=entry.pw_gid,
+        )
+
+    def groups(self) -> list[int] | None:
+        """Return the groups to set for a process of another user."""
+        return None if self.gid is None else os.getgrouplist(self.name, self.gid)
 
     @classmethod
     def current(cls, environment: Mapping[str, str]) -> Account:
@@ -80,6 +110,7 @@ class Launch:
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     directory: str
+    account: Account
 
 
 def prepare(
@@ -91,6 +122,8 @@ def prepare(
       StartError: it can't be started, and why.
     """
     account = Account.current(server_environment)
+    if request.user is not None and request.user != account.name:
+        account = Account.other(request.user)
     environment = _environment(request, spec, server_environment, account)
     directory = find_directory(request.directory, find_directory(spec.directory, account.home))
     environment["PWD"] = directory
@@ -103,6 +136,7 @@ def prepare(
         arguments=tuple(arguments),
         environment=environment,
         directory=directory,
+        account=account,
     )
 
 
@@ -118,10 +152,12 @@ def _environment(
         "LOGNAME": account.name,
         "SHELL": account.shell,
     }
+    own = frozenset(environment) - {"PATH"} if account.uid is not None else frozenset()
     environment |= {
         name: value
         for name, value in server_environment.items()
         if name not in _NOT_INHERITED
+        and name not in own
         and not name.startswith(_OWN_PREFIX)
         and _VARIABLE_NAME.fullmatch(name)
     }
@@ -217,6 +253,9 @@ def spawn(
             cwd=launch.directory,
             env=launch.environment,
             start_new_session=True,
+            user=launch.account.uid,
+            group=launch.account.gid,
+            extra_groups=launch.account.groups(),
         )
         return ChildProcess(popen)
     except (OSError, ValueError) as error:  # ValueError: text that has no bytes in this locale

@@ -50,6 +50,8 @@ def start_on_terminal(
         attributes = termios.tcgetattr(slave)
         attributes[0] |= _IUTF8
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        if launch.account.uid is not None:
+            os.fchown(slave, launch.account.uid, -1)  # else it could not open its own terminal
         termios.tcsetwinsize(slave, (size.rows, size.columns))
         process = spawn(launch, slave, slave, slave, wrapper=_ACQUIRE_TERMINAL)
         try:
