@@ -35,7 +35,7 @@ from api.gate import authenticate
 from api.headers import DEFAULT_HEADERS
 from api.pages import load_pages
 from api.problems import ApiError, sentence
-from api.routes import access, meta, pages, sessions
+from api.routes import access, meta, pages, sessions, streams
 from sessions import errors
 
 log = structlog.get_logger()
@@ -122,7 +122,7 @@ def create_app(context: Context, *, static_root: Path | None = None) -> Applicat
     app.extensions[pages.EXTENSION] = load_pages(
         static_root or Path(web.__file__).parent / "static"
     )
-    for module in (access, meta, pages, sessions):
+    for module in (access, meta, pages, sessions, streams):
         app.register_blueprint(module.blueprint)
     app.before_request(authenticate)
     app.after_request(_finish)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
+from api.schemas import ExecRequest, SignalRequest
 from relay.endpoint import Kind
 from relay.grant import Mode
 from sessions.manager import CreateRequest
@@ -88,6 +90,27 @@ def parse_attach(body: bytes) -> AttachOptions:
     )
 
 
+def parse_exec(body: bytes) -> ExecRequest:
+    """Read the body of ``POST /v1/sessions/{id}/exec``.
+
+    Raises:
+      FieldError: the body or one of its fields is not valid.
+    """
+    wish = _convert(body, ExecRequest)
+    if wish.stdin is not None and wish.stdin_base64 is not None:
+        raise FieldError("stdin_base64", "Give either 'stdin' or 'stdin_base64', not both.")
+    return wish
+
+
+def parse_signal(body: bytes) -> SignalRequest:
+    """Read the body of ``POST /v1/sessions/{id}/streams/{tag}/signal``.
+
+    Raises:
+      FieldError: the body or one of its fields is not valid.
+    """
+    return _convert(body, SignalRequest)
+
+
 def parse_login(body: bytes) -> str:
     """Read the body of ``POST /v1/login`` and return the code.
 
@@ -95,6 +118,20 @@ def parse_login(body: bytes) -> str:
       FieldError: the body or its `code` is not valid.
     """
     return _Fields(_json_object(body)).required_string("code", MAX_LOGIN_CODE)
+
+
+_FIELD_OF_ERROR = re.compile(r"required field `(\w+)`|at `\$\.(\w+)")
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+def _convert(body: bytes, to: type[_Struct]) -> _Struct:
+    """Read a body as a structure; its own annotations are the rules."""
+    try:
+        return msgspec.convert(_json_object(body), to)
+    except msgspec.ValidationError as error:
+        found = _FIELD_OF_ERROR.search(str(error))
+        field = (found[1] or found[2]) if found else BODY
+        raise FieldError(field, f"{field!r} is not valid: {error}.") from None
 
 
 def _json_object(body: bytes) -> Mapping[str, object]:

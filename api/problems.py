@@ -13,6 +13,9 @@ from http import HTTPStatus
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from relay.errors import AttachRefused
+from relay.protocol.reasons import Refusal
+
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:trunkline:problem:"
 
@@ -40,6 +43,11 @@ SESSION_NOT_FOUND = ProblemKind("session-not-found", 404, "There is no such sess
 NOT_FOUND = ProblemKind("not-found", 404, "There is nothing here")
 METHOD_NOT_ALLOWED = ProblemKind("method-not-allowed", 405, "The method does not apply here")
 SESSION_NOT_RUNNING = ProblemKind("session-not-running", 409, "The session is not running")
+STREAM_NOT_FOUND = ProblemKind("stream-not-found", 404, "There is no such stream")
+STREAM_CONFLICT = ProblemKind("stream-conflict", 409, "The tag is in use")
+STREAM_BUSY = ProblemKind("stream-busy", 409, "Another client controls the stream")
+STREAM_LIMIT = ProblemKind("stream-limit", 429, "The session has as many streams as it may")
+NOT_SUPPORTED = ProblemKind("not-supported", 501, "The runtime cannot do this")
 BODY_TOO_LARGE = ProblemKind("body-too-large", 413, "The request body is too large")
 UNSUPPORTED_MEDIA_TYPE = ProblemKind(
     "unsupported-media-type", 415, "The request body is of another media type than the API takes"
@@ -63,6 +71,18 @@ _OF_QUART: Mapping[int, tuple[ProblemKind, str]] = {
     405: (METHOD_NOT_ALLOWED, "Use one of the methods that the Allow header names."),
     413: (BODY_TOO_LARGE, f"Send a body of at most {MAX_JSON_BODY} bytes."),
     500: (INTERNAL_ERROR, _UNEXPECTED),
+}
+
+
+_OF_REFUSAL: Mapping[Refusal, tuple[ProblemKind, str | None, Mapping[str, str]]] = {
+    Refusal.BAD_REQUEST: (INVALID_FIELD, None, {}),
+    Refusal.FORBIDDEN: (FORBIDDEN, None, {}),
+    Refusal.NOT_FOUND: (STREAM_NOT_FOUND, "tag", {}),
+    Refusal.CONFLICT: (STREAM_CONFLICT, "tag", {}),
+    Refusal.BUSY: (STREAM_BUSY, "tag", {}),
+    Refusal.LIMIT: (STREAM_LIMIT, None, {"Retry-After": "10"}),
+    Refusal.START_FAILED: (INVALID_FIELD, "command", {}),
+    Refusal.UNSUPPORTED: (NOT_SUPPORTED, None, {}),
 }
 
 
@@ -107,6 +127,12 @@ def unauthenticated(detail: str, *, presented: bool) -> ApiError:
     """Make the answer to a missing (`presented` False) or refused credential (RFC 6750 §3)."""
     challenge = 'Bearer error="invalid_token"' if presented else "Bearer"
     return ApiError(UNAUTHENTICATED, sentence(detail), headers={"WWW-Authenticate": challenge})
+
+
+def of_refusal(error: AttachRefused) -> ApiError:
+    """Translate what the owner of the streams said no to."""
+    kind, field, headers = _OF_REFUSAL.get(error.code, (SESSION_NOT_RUNNING, None, {}))
+    return ApiError(kind, sentence(error.message or error.code), field=field, headers=headers)
 
 
 def session_not_found(session_id: str) -> ApiError:

@@ -12,7 +12,10 @@ import msgspec
 from msgspec import Meta
 from quart_trio.wrappers import TrioResponse
 
+from relay.endpoint import Kind, Overflow
 from relay.grant import Mode
+from relay.protocol.policies import Policy
+from relay.stream import StreamState, StreamStatistics
 from sessions.record import SessionRecord, rfc3339
 from sessions.state import State, seed_status
 
@@ -133,6 +136,155 @@ class CreateTicket(_Schema, frozen=True, kw_only=True):
     ) = None
     uses: Annotated[int, Meta(ge=1, le=100)] = 1
     ttl_seconds: Annotated[int, Meta(ge=1, le=900)] = 60
+
+
+Encoding = Literal["utf-8", "base64"]
+Text = Annotated[str, Meta(max_length=65536, pattern="^[^\\x00]*$")]
+
+
+class ExecRequest(_Schema, frozen=True, kw_only=True):
+    """A command to run.  Fields that are not known are ignored."""
+
+    command: Annotated[list[Text], Meta(min_length=1, max_length=1024)]
+    stdin: Annotated[str, Meta(description="Standard input, as UTF-8")] | None = None
+    stdin_base64: Annotated[str, Meta(description="Standard input, any bytes")] | None = None
+    environment: dict[Text, Text] = {}
+    directory: Annotated[Text, Meta(description="Where to run; else the home")] | None = None
+    user: Annotated[Text, Meta(description="Who to run as, where the runtime can")] | None = None
+    timeout_seconds: (
+        Annotated[
+            float,
+            Meta(gt=0, le=86400, description="Then it is ended, by force after 5 s more"),
+        ]
+        | None
+    ) = None
+    background: Annotated[bool, Meta(description="Return at once; attach by the tag")] = False
+    tag: (
+        Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$", description="What to call it")] | None
+    ) = None
+    output_limit: Annotated[
+        int, Meta(ge=0, le=8 * 1024 * 1024, description="Bytes returned of each output")
+    ] = 1024 * 1024
+    overflow: (
+        Annotated[
+            Overflow,
+            Meta(
+                description="When nobody reads: hold it back (`block`), or forget its oldest"
+                " output (`drop_oldest`, the default in the background)"
+            ),
+        ]
+        | None
+    ) = None
+
+
+class ExecResult(_Schema, frozen=True, kw_only=True):
+    """How a command ended and what it wrote."""
+
+    tag: str
+    exit_code: Annotated[int, Meta(description="Null if a signal ended it")] | None
+    signal: Annotated[str, Meta(description="The signal that ended it, without SIG")] | None
+    stdout: str
+    stderr: str
+    encoding: Annotated[Encoding, Meta(description="Of both; base64 where one is not UTF-8")]
+    truncated: Annotated[bool, Meta(description="Whether it wrote more than output_limit")]
+    timed_out: bool
+    duration_ms: int
+
+
+class ExecStarted(_Schema, frozen=True, kw_only=True):
+    """A command that runs in the background."""
+
+    tag: str
+    pid: int | None
+
+
+class SignalRequest(_Schema, frozen=True, kw_only=True):
+    """A signal to send to the process group of a stream."""
+
+    signal: Annotated[str, Meta(pattern="^[A-Z0-9]{1,16}$", description="Without SIG")] = "TERM"
+
+
+class Signalled(_Schema, frozen=True, kw_only=True):
+    """The signal was sent, if anything still runs there."""
+
+    signalled: Literal[True] = True
+
+
+class ChannelInfo(_Schema, frozen=True, kw_only=True):
+    """One output of a stream, in bytes."""
+
+    channel: Annotated[int, Meta(description="1 is standard output, 2 standard error")]
+    first_offset: Annotated[int, Meta(description="Of the oldest byte that can be replayed")]
+    next_offset: Annotated[int, Meta(description="How much was written in all")]
+    dropped: Annotated[int, Meta(description="Forgotten before they left the ring by age")]
+
+
+class AttachmentInfo(_Schema, frozen=True, kw_only=True):
+    """One client of a stream."""
+
+    subject: str
+    mode: Mode
+    policy: Policy
+    connected: bool
+    lag: Annotated[int, Meta(description="Bytes of output it has not been sent yet")]
+    skipped: Annotated[int, Meta(description="Bytes it was told it missed")]
+    input_bytes: Annotated[int, Meta(description="Taken from it")]
+
+
+class StreamInfo(_Schema, frozen=True, kw_only=True):
+    """One stream of a session."""
+
+    tag: str
+    kind: Kind
+    state: StreamState
+    pid: int | None
+    command: Annotated[list[str], Meta(description="Empty: the login shell")]
+    age_seconds: float
+    exit_code: int | None
+    signal: str | None
+    channels: list[ChannelInfo]
+    attachments: list[AttachmentInfo]
+
+
+class Streams(_Schema, frozen=True, kw_only=True):
+    """The streams of a session, those that ended a while ago included."""
+
+    streams: list[StreamInfo]
+
+
+def stream_of(statistics: StreamStatistics) -> StreamInfo:
+    """Return a stream as the API shows it."""
+    return StreamInfo(
+        tag=statistics.tag,
+        kind=statistics.kind,
+        state=statistics.state,
+        pid=statistics.pid,
+        command=list(statistics.command),
+        age_seconds=round(statistics.age, 3),
+        exit_code=statistics.exit.code if statistics.exit else None,
+        signal=statistics.exit.signal if statistics.exit else None,
+        channels=[
+            ChannelInfo(
+                channel=int(channel),
+                first_offset=ring.start,
+                next_offset=ring.end,
+                dropped=ring.dropped,
+            )
+            for channel, ring in statistics.rings.items()
+        ],
+        attachments=[
+            AttachmentInfo(
+                subject=attachment.subject,
+                mode=attachment.mode,
+                policy=attachment.policy,
+                connected=attachment.bound,
+                lag=sum(sender.behind for sender in attachment.senders.values()),
+                skipped=sum(sender.skipped for sender in attachment.senders.values()),
+                input_bytes=attachment.accepted,
+            )
+            for attachment in statistics.attachments
+        ],
+    )
 
 
 class Revoked(_Schema, frozen=True, kw_only=True):

@@ -77,6 +77,9 @@ class SocketTarget:
         if self.port is not None and not 1 <= self.port <= 0xFFFF:
             raise ValueError(f"port {self.port}: must be in 1..65535")
 
+    def __str__(self) -> str:
+        return f"port {self.port}" if self.path is None else f"socket {self.path}"
+
 
 class FileOperation(StrEnum):
     """What a `file` stream does (docs/spec/trunk-1.md § 6)."""
@@ -140,7 +143,10 @@ class StartRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: an exit code in 0..255, or the name of the signal that killed it."""
+    """How a process ended: an exit code in 0..255, or the name of the signal that killed it.
+
+    Of a socket: a `SocketEnd`, or the name of the signal by which it was told to close.
+    """
 
     code: int | None = None
     signal: str | None = None
@@ -148,6 +154,17 @@ class ExitStatus:
     def __post_init__(self) -> None:
         if (self.code is None) == (self.signal is None):
             raise ValueError("an exit status has either a code or a signal")
+
+
+class SocketEnd(IntEnum):
+    """How a connection to a port ended, as an exit code (docs/spec/trunk-1.md § 6)."""
+
+    IN_ORDER = 0
+    """Both directions have ended, and all bytes were taken."""
+    BROKEN = 1
+    """The connection broke: the end of its output may be missing."""
+    INPUT_LEFT = 2
+    """The output has ended in order, but the other side did not take all of the input."""
 
 
 class StartError(Exception):
@@ -177,6 +194,8 @@ class Endpoint(ABC):
         that a flood arrives in few large pieces.  The buffer is the caller's to keep.
 
         Raises:
+          trio.BrokenResourceError: the channel has ended, and not in order: bytes that were on
+            their way may be missing, and nobody reads the input any more (a connection was reset).
           trio.ClosedResourceError: `aclose` was called.
 
         Cancellation: safe; no byte is lost.
@@ -213,7 +232,8 @@ class Endpoint(ABC):
     def send_signal(self, name: str) -> None:
         """Send the signal `name` (``"INT"``, ``"TERM"``, ...) to the process group.
 
-        Does nothing once the process has ended.
+        Does nothing once the process has ended.  A connection is closed by HUP, INT, QUIT and
+        TERM, and reset by KILL and ABRT.
 
         Raises:
           ValueError: there is no such signal.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.endpoint import Kind
+from relay.endpoint import Kind, SocketTarget
+from relay.socket_rules import SocketRules
 
 
 class Mode(StrEnum):
@@ -22,7 +23,8 @@ class Grant:
     """Authority over the streams of one session.
 
     `subject` is who was granted it.  `kinds` are the kinds of stream it covers.  `mode` VIEW
-    forbids control and starting.  `tag`, where given, narrows it to that stream.  `epoch` is the
+    forbids control and starting.  `tag`, where given, narrows it to that stream; `ports`, where
+    given, narrows streams of kind `tcp` and `vnc` to those ports and Unix sockets.  `epoch` is the
     session's revocation epoch at the time of the grant.
     """
 
@@ -32,6 +34,7 @@ class Grant:
     mode: Mode = Mode.CONTROL
     tag: str | None = None
     epoch: int = 0
+    ports: SocketRules | None = None
 
     def allows(self, kind: Kind, mode: Mode, tag: str) -> bool:
         """Tell whether an attachment of this kind, mode and tag is covered."""
@@ -40,3 +43,7 @@ class Grant:
             and (mode is Mode.VIEW or self.mode is Mode.CONTROL)
             and (self.tag is None or self.tag == tag)
         )
+
+    def allows_socket(self, target: SocketTarget) -> bool:
+        """Tell whether a connection to `target` is covered, as far as ports and paths go."""
+        return self.ports is None or self.ports.allows(target)

@@ -29,7 +29,7 @@ from relay.limits import StreamLimits
 from relay.protocol.messages import Attach, Attached, Start
 from relay.protocol.policies import Policy
 from relay.protocol.reasons import CloseReason, Refusal
-from relay.stream import Stream, StreamStatistics, exit_message
+from relay.stream import UNATTENDED_ENDS, Stream, StreamStatistics, exit_message
 
 logger = structlog.get_logger(__name__)
 
@@ -276,6 +276,9 @@ class StreamHost:
             # One stream's bug must not end the session.
             logger.exception("stream failed", stream=stream.name, exc_info=group)
             stream.close(CloseReason.INTERNAL_ERROR, "the stream failed; see the server's log")
+            self._forget(stream)
+        if stream.kind in UNATTENDED_ENDS:
+            await stream.wait_unattended()
             self._forget(stream)
         while self._streams.get(stream.tag) is stream:
             await trio.sleep(self._limits.retention)

@@ -17,6 +17,9 @@ read is waiting (a reader that comes back).  One piece per channel is held meanw
 in parts rather than whole, so that a reader always gets a full ring: it acknowledges less often the
 less it gets.
 
+A `file` stream is one request of one client: when nobody is attached and nobody is waited for any
+more, it is hung up.
+
 Input goes the other way through one queue, which one task empties into the endpoint.  What each
 attachment may have in it is bounded by its window; credit comes back as the process takes bytes.
 
@@ -55,6 +58,8 @@ from relay.wakeup import Wakeup
 
 JOINED_BYTES = 64 * 1024
 """The size up to which pieces of input are joined."""
+UNATTENDED_ENDS = frozenset({Kind.FILE})
+"""Kinds of stream that end when their client has left for good: nobody else has a use for them."""
 CLOSING = 10.0
 """Seconds that closing an endpoint may take before it is left to its runtime."""
 
@@ -128,6 +133,7 @@ class Stream:
         self._input_waiting = 0
         self._input_wakeup = Wakeup()
         self._room = trio.lowlevel.ParkingLot()
+        self._attendance = trio.lowlevel.ParkingLot()
 
     @property
     def state(self) -> StreamState:
@@ -144,6 +150,8 @@ class Stream:
                 nursery.start_soon(self._write_input)
                 if self._timeout is not None:
                     nursery.start_soon(self._end_after, self._timeout)
+                if self.kind in UNATTENDED_ENDS:
+                    nursery.start_soon(self._hang_up_when_unattended)
                 async with trio.open_nursery() as readers:
                     for channel in self.rings:
                         readers.start_soon(self._read_output, channel)
@@ -162,6 +170,22 @@ class Stream:
         self.endpoint.send_signal("TERM")
         await trio.sleep(GRACE)
         self.endpoint.send_signal("KILL")
+
+    async def _hang_up_when_unattended(self) -> None:
+        await self.wait_unattended()
+        self.endpoint.send_signal("HUP")
+
+    async def wait_unattended(self) -> None:
+        """Wait until nobody is attached and nobody is waited for.  Cancellation: safe."""
+        while (until := self._attended_until()) > trio.current_time():
+            with trio.move_on_at(until):
+                await self._attendance.park()
+
+    def _attended_until(self) -> float:
+        attachments = self.attachments.values()
+        if any(attachment.binding is not None for attachment in attachments):
+            return math.inf
+        return max((a.linger_until for a in attachments), default=self.awaited_until)
 
     # ---------------------------------------------------------------- output
 
@@ -197,7 +221,7 @@ class Stream:
             floors.append(0)
         if floors:
             return min(floors)
-        if self._overflow is Overflow.BLOCK:
+        if self._overflow is Overflow.BLOCK and self.kind not in UNATTENDED_ENDS:
             return self._delivered[channel]
         return ring.end
 
@@ -238,6 +262,7 @@ class Stream:
     def readers_changed(self) -> None:
         """Say that attachments have come or gone: the floor may be elsewhere."""
         self._room.unpark_all()
+        self._attendance.unpark_all()
 
     def unbind(self, attachment: Attachment) -> None:
         """The link of an attachment is gone: wait for the client to come back, for a while."""

@@ -7,6 +7,7 @@ import sys
 
 import structlog
 
+
 def configure_logs(level: str) -> None:
     """Send the program's log to standard error, from `level` on."""
     pretty = sys.stderr.isatty()

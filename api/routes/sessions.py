@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from quart import Blueprint, request
 from quart_schema import document_request, document_response
 from quart_trio.wrappers import TrioResponse
@@ -13,22 +11,14 @@ from api.addresses import HostError, pty_url, websocket_base
 from api.context import current_context, current_principal
 from api.json_body import read_json
 from api.openapi import problems, public
-from api.problems import (
-    INVALID_FIELD,
-    SESSION_NOT_RUNNING,
-    UPGRADE_REQUIRED,
-    ApiError,
-    session_not_found,
-)
+from api.problems import INVALID_FIELD, UPGRADE_REQUIRED, ApiError
+from api.running import checked_id, running_session
 from api.schemas import respond
 from relay.grant import Grant
 from sessions.record import SessionRecord, rfc3339
-from sessions.state import State
 
 NEW_SESSION_TICKET_TTL = 900
 """Seconds that the ticket of a new session lives; the seed's 15 minutes."""
-
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
 
@@ -73,7 +63,7 @@ async def index() -> TrioResponse:
 @problems(401, 403, 404)
 async def show(session_id: str) -> TrioResponse:
     """Tell the state of a session."""
-    record = await current_context().manager.get(current_principal(), _checked(session_id))
+    record = await current_context().manager.get(current_principal(), checked_id(session_id))
     return respond(_session(record))
 
 
@@ -82,7 +72,7 @@ async def show(session_id: str) -> TrioResponse:
 @problems(401, 403, 404)
 async def terminate(session_id: str) -> TrioResponse:
     """End a session and everything in it; returns when that is done.  Idempotent."""
-    await current_context().manager.terminate(current_principal(), _checked(session_id))
+    await current_context().manager.terminate(current_principal(), checked_id(session_id))
     return respond(schemas.Terminated())
 
 
@@ -94,13 +84,7 @@ async def create_ticket(session_id: str) -> TrioResponse:
     """Make a ticket for a running session; the body may be left out."""
     wish = fields.parse_attach(await read_json())
     base = _websocket_base()
-    record = await current_context().manager.get(current_principal(), _checked(session_id))
-    if record.state is not State.RUNNING:
-        raise ApiError(
-            SESSION_NOT_RUNNING,
-            f"The session is {record.state}: only a running one can be attached to."
-            " Start another with POST /v1/sessions.",
-        )
+    record = await running_session(session_id)
     grant = Grant(
         session_id=record.session_id,
         subject=current_principal().subject,
@@ -117,7 +101,7 @@ async def create_ticket(session_id: str) -> TrioResponse:
 @problems(401, 403, 404)
 async def revoke(session_id: str) -> TrioResponse:
     """Refuse every ticket made so far and close the live attachments.  Idempotent."""
-    await current_context().manager.revoke(current_principal(), _checked(session_id))
+    await current_context().manager.revoke(current_principal(), checked_id(session_id))
     return respond(schemas.Revoked())
 
 
@@ -137,14 +121,6 @@ async def pty(session_id: str) -> TrioResponse:
         " POST /v1/sessions/{id}/attach makes one.",
         headers={"Upgrade": "websocket"},
     )
-
-
-def _checked(session_id: str) -> str:
-    """Return the id as it is on record; what has not even the shape of one cannot be there."""
-    session_id = session_id.lower()
-    if _UUID.fullmatch(session_id) is None:
-        raise session_not_found(session_id)
-    return session_id
 
 
 def _session(record: SessionRecord) -> schemas.Session:

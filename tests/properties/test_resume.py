@@ -36,8 +36,8 @@ from tests.testing.endpoints import BytesSource, ScriptedEndpoint, Sink, SlowSin
 from tests.testing.faulty import FINE, Cut, Fault, faulty_pair
 from tests.testing.relay_world import RelayWorld, open_world
 
-RUNS = 60
-BATCHES = 12
+RUNS = 36
+BATCHES = 6
 CUTS_WANTED = 1000
 LIMITS = StreamLimits(
     ring_bytes=128 * 1024,
@@ -132,8 +132,9 @@ class Run:
                 ) as trunk:
                     await self._use(trunk, world)
                     links = trunk.statistics().links
-                await world.settle()
-                assert not any(s.attachments for s in world.host.statistics())
+                await trio.sleep(100)  # the last cut may have been noticed by one side only
+                bound = [a for s in world.host.statistics() for a in s.attachments if a.bound]
+                assert not bound
                 assert not world.servers
         self.cuts = links - 1
         for process in self.processes.values():
@@ -162,7 +163,7 @@ class Run:
             for tag, process in self.processes.items():
                 nursery.start_soon(self._client, trunk, tag, process)
                 if process.shape.viewer:
-                    nursery.start_soon(self._view, nursery, world, tag, process)
+                    nursery.start_soon(self._view, world, tag, process)
 
     async def _client(self, trunk: Trunk, tag: str, process: Process) -> None:
         shape = process.shape
@@ -218,9 +219,7 @@ class Run:
                 await trio.sleep(chance.random() * process.shape.reader_pause)
         assert offset == len(expected)
 
-    async def _view(
-        self, nursery: trio.Nursery, world: RelayWorld, tag: str, process: Process
-    ) -> None:
+    async def _view(self, world: RelayWorld, tag: str, process: Process) -> None:
         """Watch over links of one's own, slowly: what comes is right, gaps are told."""
         while tag not in {s.tag for s in world.host.statistics()}:
             await trio.sleep(0.01)
@@ -239,19 +238,30 @@ class Run:
                     window=8 * 1024,
                 )
             )
-            offset = 0
-            while (item := await attachment.receive()) is not None:
-                if isinstance(item, Missed):
-                    assert item.start == offset < item.to
-                    offset = item.to
-                    self.gaps += 1
-                    continue
-                assert item.offset == offset
-                offset += len(item.data)
-                assert item.data == process.output[Channel.OUTPUT][item.offset : offset]
-                await trio.sleep(chance.random() * 0.05)
-            assert offset == process.shape.output
+            async with trio.open_nursery() as readers:
+                for channel, expected in process.output.items():
+                    readers.start_soon(self._watch, attachment, channel, expected, chance)
             assert await attachment.wait() == process.endpoint._status
+
+    async def _watch(
+        self,
+        attachment: ClientAttachment,
+        channel: Channel,
+        expected: bytes,
+        chance: random.Random,
+    ) -> None:
+        offset = 0
+        while (item := await attachment.receive(channel)) is not None:
+            if isinstance(item, Missed):
+                assert item.start == offset < item.to
+                offset = item.to
+                self.gaps += 1
+                continue
+            assert item.offset == offset
+            offset += len(item.data)
+            assert item.data == expected[item.offset : offset]
+            await trio.sleep(chance.random() * 0.05)
+        assert offset == len(expected)
 
     def _check_bounds(self, world: RelayWorld) -> None:
         for stream in world.host.statistics():
@@ -349,10 +359,7 @@ def test_cut_anywhere(shapes: list[Shape], faults: list[LinkFault], seed: int) -
 
 # -------------------------------------------------------------------------- at every byte
 
-SMALL = (
-    Shape(Kind.EXEC, 40, 10, 30, 1, 0.0, 0.0),
-    Shape(Kind.PTY, 40, 0, 30, 1, 0.0, 0.0),
-)
+SMALL = Shape(Kind.EXEC, output=40, error=10, input=30, signals=1, process_pause=0, reader_pause=0)
 
 
 @pytest.mark.parametrize("cut", [Cut.RESET, Cut.END])
@@ -363,7 +370,7 @@ def test_a_cut_at_every_byte(cut: Cut, direction: str) -> None:
     while True:
         fault = Fault(at=at, cut=cut)
         faults = LinkFault(fault, FINE) if direction == "there" else LinkFault(FINE, fault)
-        if run(SMALL, (faults,), seed=1).cuts == 0 and at > 100:
+        if run((SMALL,), (faults,), seed=1).cuts == 0:
             break  # all was over before
         at += 1
     assert at > 300

@@ -187,8 +187,9 @@ async def test_nobody_answers_any_more(
             proxy.cut(Cut.RESET)
             await read_until(process.stderr, b"reconnecting")
             process.send_signal(signal.SIGINT)
+            await read_until(process.stderr, b"once more gives up")
             process.send_signal(signal.SIGINT)
-            await process.wait()
+            assert await process.wait() == 130
 
 
 async def test_a_terminal_is_typed_into_during_the_cut(

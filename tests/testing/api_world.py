@@ -120,6 +120,7 @@ class World:
     static_root: Path
     public_url: str | None = None
     real: Manager | None = None
+    host: SessionHost = field(default_factory=NamedHost)
     now: datetime = START
     manager: FakeManager = field(init=False)
     tickets: TicketOffice = field(init=False)
@@ -136,7 +137,7 @@ class World:
             manager=self.real or self.manager,
             tickets=self.tickets,
             authenticator=self.authenticator,
-            host=NamedHost(),
+            host=self.host,
             version="1.2.3",
             public_url=self.public_url,
         )

@@ -7,6 +7,7 @@ import click
 from trunkline.cli.attach import attach, exec_
 from trunkline.cli.serve import serve
 from trunkline.cli.sessions import ls, new, open_, rm
+from trunkline.cli.streams import kill, ps
 from trunkline.cli.terminal import occupy_standard_descriptors
 from trunkline.version import VERSION
 
@@ -29,5 +30,5 @@ def main() -> None:
     occupy_standard_descriptors()
 
 
-for command in (serve, new, ls, rm, attach, exec_, open_):
+for command in (serve, new, ls, rm, attach, exec_, ps, kill, open_):
     main.add_command(command)

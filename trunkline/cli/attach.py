@@ -67,7 +67,7 @@ def exec_(session_id: str, command: tuple[str, ...], *, tty: bool, tag: str | No
 
     Standard input is passed in, standard output and error come out apart, and its exit code is
     ours.  A connection that is cut makes itself again, and nothing is lost.  Ctrl-C is passed on
-    to the command; a second one kills it.
+    to the command; a second one kills it, a third one gives up.
     """
     name = tag or f"exec-{secrets.token_hex(4)}"
 
@@ -77,7 +77,7 @@ def exec_(session_id: str, command: tuple[str, ...], *, tty: bool, tag: str | No
             client.session(session_id).connect(tag=name, observe=Notices(_notice)) as connection,
         ):
             if not tty:
-                return await run_piped(await connection.exec(command, tag=name))
+                return await run_piped(await connection.exec(command, tag=name), _notice)
             terminal = await connection.terminal(
                 name, command=command, size=terminal_size(Descriptor(1))
             )

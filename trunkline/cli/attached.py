@@ -12,6 +12,7 @@ import trio
 from relay.client import TrunkState, TrunkStatus
 from relay.client_attachment import ClientAttachment
 from relay.endpoint import Channel, ExitStatus
+from relay.grant import Mode
 from relay.inbox import Missed
 from relay.replay_filter import ReplayFilter
 from trunkline.cli.terminal import (
@@ -113,12 +114,17 @@ async def _show(attachment: ClientAttachment, stdout: Descriptor, modes: ModeTra
 
 
 async def _type(attachment: ClientAttachment, stdin: Descriptor) -> None:
+    is_viewer = attachment.options.mode is Mode.VIEW
     while data := await stdin.read():
         before, detach, _ = data.partition(DETACH_KEY)
-        if detach and stdin.is_terminal:
-            await attachment.send(before)
+        wants_to_leave = bool(detach) and stdin.is_terminal
+        if not is_viewer:
+            try:
+                await attachment.send(before if wants_to_leave else data)
+            except trio.BrokenResourceError:
+                is_viewer = True  # the process has ended; what it still has to say is being shown
+        if wants_to_leave:
             raise Detached
-        await attachment.send(data)
 
 
 async def _leave_on_signal() -> None:
@@ -136,8 +142,10 @@ async def _follow_size(attachment: ClientAttachment, stdout: Descriptor) -> None
                 attachment.resize(size)
 
 
-async def run_piped(attachment: ClientAttachment) -> ExitStatus:
+async def run_piped(attachment: ClientAttachment, tell: Callable[[str], None]) -> ExitStatus:
     """Connect an exec stream with standard input, output and error.
+
+    `tell` tells the user something on standard error.
 
     SIGINT and SIGTERM are passed on to the process; a second SIGINT kills it.
 
@@ -149,7 +157,7 @@ async def run_piped(attachment: ClientAttachment) -> ExitStatus:
     with standard_streams() as (stdin, stdout, stderr):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_feed, attachment, stdin)
-            nursery.start_soon(_pass_signals_on, attachment)
+            nursery.start_soon(_pass_signals_on, attachment, tell)
             async with trio.open_nursery() as outputs:
                 outputs.start_soon(_copy, attachment, Channel.OUTPUT, stdout)
                 outputs.start_soon(_copy, attachment, Channel.ERROR, stderr)
@@ -178,7 +186,7 @@ async def _copy(attachment: ClientAttachment, channel: Channel, target: Descript
         raise
 
 
-async def _pass_signals_on(attachment: ClientAttachment) -> None:
+async def _pass_signals_on(attachment: ClientAttachment, tell: Callable[[str], None]) -> None:
     """Pass signals on to the process; one who goes on sending them wants to get away.
 
     Raises:
@@ -190,8 +198,11 @@ async def _pass_signals_on(attachment: ClientAttachment) -> None:
         async for received in signals:
             number = signal.Signals(received)
             count += 1
-            if count > 2 or (count > 1 and not attachment.statistics().bound):
+            is_bound = attachment.statistics().bound
+            if count > 2 or (count > 1 and not is_bound):
                 raise Interrupted(number)
+            if not is_bound:
+                tell(f"{number.name} is passed on after reconnecting; once more gives up")
             if number is signal.SIGINT and interrupted:
                 attachment.send_signal("KILL")
             else:

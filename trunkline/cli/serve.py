@@ -45,7 +45,11 @@ from trunkline.settings import (
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 @click.option("--dev", is_flag=True, help="Accept any bearer token; on loopback only.")
 @click.option(
-    "--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True, help="How much."
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    default="info",
+    show_default=True,
+    help="How much.",
 )
 def serve(
     host: str,

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-import msgspec
 
+from trunkline.cli.output import print_json, span
 from trunkline.cli.running import run
 from trunkline.sdk.api import SessionInfo
 from trunkline.sdk.client import open_client
@@ -31,10 +31,6 @@ class Duration(click.ParamType[int]):
         return int(match[1]) * _UNITS[match[2] or "s"]
 
 
-def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
 @click.command()
 @click.option("--profile", default="default", show_default=True, help="What kind of session.")
 @click.option("--ttl", type=Duration(), default=0, help="How long it lives: 90s, 15m, 1h, 2d.")
@@ -49,7 +45,7 @@ def new(profile: str, ttl: int, *, as_json: bool) -> None:
 
     info = run(main)
     if as_json:
-        _print_json(info)
+        print_json(info)
     else:
         click.echo(info.session_id)
 
@@ -66,7 +62,7 @@ def ls(*, as_json: bool, everything: bool) -> None:
 
     sessions = [s for s in run(main) if everything or s.status != "terminated"]
     if as_json:
-        _print_json(sessions)
+        print_json(sessions)
         return
     if not sessions:
         click.echo("no sessions; 'trunkline new' makes one", err=True)
@@ -84,19 +80,11 @@ def ls(*, as_json: bool, everything: bool) -> None:
             session.session_id,
             session.state,
             session.profile,
-            _span((now - session.created_at).total_seconds()),
-            "" if ended else _span((session.expires_at - now).total_seconds()),
+            span((now - session.created_at).total_seconds()),
+            "" if ended else span((session.expires_at - now).total_seconds()),
             session.reason or "",
         )
     Console(soft_wrap=True).print(table)
-
-
-def _span(seconds: float) -> str:
-    rest = max(0, int(seconds))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if rest >= 2 * size:
-            return f"{rest // size}{unit}"
-    return f"{rest}s"
 
 
 @click.command()

@@ -6,6 +6,7 @@ import ssl
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -33,6 +34,42 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str | None = None
 
 
+class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One output of a stream, in bytes: what can be replayed ends at `next_offset`."""
+
+    channel: int
+    first_offset: int
+    next_offset: int
+    dropped: int
+
+
+class AttachmentInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One client of a stream; `lag` and `skipped` are bytes of output."""
+
+    subject: str
+    mode: Mode
+    policy: str
+    connected: bool
+    lag: int
+    skipped: int
+    input_bytes: int
+
+
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream as the server tells it."""
+
+    tag: str
+    kind: Kind
+    state: str
+    pid: int | None
+    command: list[str]
+    age_seconds: float
+    exit_code: int | None
+    signal: str | None
+    channels: list[ChannelInfo]
+    attachments: list[AttachmentInfo]
+
+
 class TicketInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A ticket, and where to redeem it."""
 
@@ -47,6 +84,10 @@ class _Created(msgspec.Struct, frozen=True):
 
 class _Sessions(msgspec.Struct, frozen=True):
     sessions: list[SessionInfo]
+
+
+class _Streams(msgspec.Struct, frozen=True):
+    streams: list[StreamInfo]
 
 
 class _LoginCode(msgspec.Struct, frozen=True):
@@ -111,6 +152,15 @@ class Api:
         if tag is not None:
             body["tag"] = tag
         return await self._call("POST", _path(session_id) + "/attach", TicketInfo, body)
+
+    async def streams(self, session_id: str) -> list[StreamInfo]:
+        """Return the streams of a running session."""
+        return (await self._call("GET", _path(session_id) + "/streams", _Streams)).streams
+
+    async def send_signal(self, session_id: str, tag: str, name: str) -> None:
+        """Send a signal (``"TERM"``) to the process group of a stream."""
+        path = f"{_path(session_id)}/streams/{quote(tag, safe='')}/signal"
+        await self._call("POST", path, dict[str, Any], {"signal": name})
 
     async def login_code(self) -> str:
         """Return a code with which a browser can log in once, as the caller."""

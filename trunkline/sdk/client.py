@@ -34,7 +34,7 @@ from relay.inbox import Output
 from relay.protocol.messages import Start
 from relay.protocol.reasons import CloseReason
 from relay.websocket import WebSocketCarrier
-from trunkline.sdk.api import Api, SessionInfo
+from trunkline.sdk.api import Api, SessionInfo, StreamInfo
 from trunkline.sdk.discovery import Server, find_server
 from trunkline.sdk.errors import ApiError, ServerUnreachable
 from trunkline.sdk.websocket import HandshakeError, HandshakeRefused, open_websocket
@@ -95,6 +95,22 @@ class Session:
     async def delete(self) -> None:
         """End the session and everything in it."""
         await self.client.api.delete_session(self.id)
+
+    async def streams(self) -> list[StreamInfo]:
+        """Return the streams of the session, those that ended a while ago included.
+
+        Raises:
+          ApiError: there is no such session, or it does not run.
+        """
+        return await self.client.api.streams(self.id)
+
+    async def send_signal(self, tag: str, name: str = "TERM") -> None:
+        """Send a signal to the process group of a stream, attached to it or not.
+
+        Raises:
+          ApiError: there is no such session, stream or signal.
+        """
+        await self.client.api.send_signal(self.id, tag, name)
 
     @asynccontextmanager
     async def connect(
