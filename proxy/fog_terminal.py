@@ -21,7 +21,7 @@ from api.dialects.cloudshell_fog import (
 from relay.client_attachment import AttachOptions, ClientAttachment
 from relay.endpoint import Kind, TerminalSize
 from relay.errors import AttachmentClosed, AttachRefused, InputUncertain
-from relay.grant import Grant
+from relay.grant import Grant, Mode
 from relay.inbox import Missed
 from relay.protocol.messages import Start
 from relay.protocol.reasons import CloseReason
@@ -110,18 +110,24 @@ async def _show(websocket: WebSocket, attachment: ClientAttachment) -> None:
 
 
 async def _listen(websocket: WebSocket, attachment: ClientAttachment) -> None:
+    """Do what the client says until it is gone."""
     try:
         while (message := await websocket.receive()) is not None:
             if not isinstance(message, Text):
                 continue  # the dialect has text frames only; its server ignores what it does not know
             match decode_client_frame(message.text):
-                case Stdin(data=data):
-                    await attachment.send(data)
+                case Stdin(data=data) if attachment.options.mode is not Mode.VIEW:
+                    await _type(attachment, data)
                 case Resize(columns=columns, rows=rows):
                     attachment.resize(TerminalSize(columns, rows))
-                case None:
+                case _:
                     pass
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return  # the client is gone, or the shell takes no input any more
-    except (AttachmentClosed, InputUncertain, ValueError):
-        return  # told by the other direction; a viewer that types is ignored
+        return
+
+
+async def _type(attachment: ClientAttachment, data: bytes) -> None:
+    try:
+        await attachment.send(data)
+    except (trio.BrokenResourceError, AttachmentClosed, InputUncertain):
+        pass  # the shell or the attachment is over; the client is told where its output ends

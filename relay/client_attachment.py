@@ -203,6 +203,33 @@ class ClientAttachment:
         self._input.finished = True
         self._wake_input()
 
+    @property
+    def input_stopped(self) -> bool:
+        """Whether nobody reads the input any more; true also once its end was taken."""
+        return self._input_stopped or self._exit is not None
+
+    async def wait_input_room(self) -> None:
+        """Wait until `send` would not wait, or would raise.  Cancellation: safe."""
+        await trio.lowlevel.checkpoint()
+        while self._error is None and not self.input_stopped:
+            if self._input.room(self._input.start):
+                return
+            await self._room.park()
+
+    async def wait_input_stopped(self) -> None:
+        """Wait until nobody reads the input any more: after `send_eof`, until all was taken.
+
+        Raises:
+          AttachmentClosed, AttachRefused, InputUncertain: the attachment is over before.
+
+        Cancellation: safe.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self.input_stopped:
+            if self._error is not None:
+                raise self._error
+            await self._room.park()
+
     def resize(self, size: TerminalSize) -> None:
         """Set the terminal's size; also again after every resume."""
         self._size = size

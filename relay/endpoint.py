@@ -98,7 +98,8 @@ class FileRequest:
     """One operation on a file or directory of the sandbox (docs/spec/trunk-1.md § 6).
 
     `path` (and `target`, for MOVE) are relative to the session's home, or absolute within the
-    sandbox.  Sizes and offsets are in bytes, `modified` in nanoseconds since the epoch.
+    sandbox.  Sizes and offsets are in bytes, `modified` in nanoseconds since the epoch.  `checksum`
+    is ``algorithm:hexadecimal`` (sha1, sha256, sha512).
     """
 
     operation: FileOperation
@@ -108,9 +109,12 @@ class FileRequest:
     length: int | None = None
     size: int | None = None
     sha256: str | None = None
+    checksum: str | None = None
+    digest: bool = False
     mode: int | None = None
     modified: int | None = None
     upload: str | None = None
+    note: str | None = None
     depth: int = 1
     parents: bool = False
     recursive: bool = False
@@ -133,12 +137,12 @@ class StartRequest:
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: str | None = None
-    user: str | None = None
-    timeout: float | None = None
     size: TerminalSize = TerminalSize()
     overflow: Overflow | None = None
     socket: SocketTarget | None = None
     file: FileRequest | None = None
+    user: str | None = None
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

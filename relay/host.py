@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
@@ -13,6 +13,7 @@ import trio
 
 from relay.attachment import Attachment, Binding
 from relay.endpoint import (
+    OUTPUT_CHANNELS,
     Channel,
     Endpoint,
     FileRequest,
@@ -26,9 +27,12 @@ from relay.endpoint import (
 from relay.errors import AttachRefused
 from relay.grant import Mode
 from relay.limits import StreamLimits
+from relay.protocol.budget import Budget
 from relay.protocol.messages import Attach, Attached, Start
 from relay.protocol.policies import Policy
 from relay.protocol.reasons import CloseReason, Refusal
+from relay.protocol.ring import ReplayRing
+from relay.protocol.windows import RENEW_BYTES
 from relay.stream import UNATTENDED_ENDS, Stream, StreamStatistics, exit_message
 
 logger = structlog.get_logger(__name__)
@@ -42,6 +46,7 @@ class _Starting:
     """A stream that is being started; others who want the same tag wait for it."""
 
     done: trio.Event
+    rings: dict[Channel, ReplayRing]
     stream: Stream | None = None
     refusal: AttachRefused | None = None
 
@@ -49,10 +54,13 @@ class _Starting:
 class StreamHost:
     """Owns the streams of one session.  Made by `open_stream_host`."""
 
-    def __init__(self, start: Starter, nursery: trio.Nursery, limits: StreamLimits) -> None:
+    def __init__(
+        self, start: Starter, nursery: trio.Nursery, limits: StreamLimits, budget: Budget
+    ) -> None:
         self._start = start
         self._nursery = nursery
         self._limits = limits
+        self._budget = budget
         self._streams: dict[str, Stream] = {}
         self._starting: dict[str, _Starting] = {}
         self._ending: CloseReason | None = None
@@ -72,6 +80,7 @@ class StreamHost:
         self._check(request, binding)
         stream = await self._find_or_start(request)
         self._check(request, binding)  # things may have changed meanwhile
+        self._check_target(stream.target, request, binding)
         attachment, resumed = self._admit(stream, request, binding)
         self._bind(stream, attachment, request, binding, resumed=resumed)
         return stream, attachment
@@ -95,6 +104,18 @@ class StreamHost:
                 "a ticket to view cannot make the stream wait; ask for policy skip or drop",
             )
 
+        if request.start is not None:
+            self._check_target(_socket_target(request, request.start), request, binding)
+
+    @staticmethod
+    def _check_target(target: SocketTarget | None, request: Attach, binding: Binding) -> None:
+        if target is not None and not binding.grant.allows_socket(target):
+            raise AttachRefused(
+                Refusal.FORBIDDEN,
+                f"the ticket does not cover {request.kind} to {target};"
+                f" it covers {binding.grant.ports}",
+            )
+
     async def _find_or_start(self, request: Attach) -> Stream:
         tag = request.tag
         while (starting := self._starting.get(tag)) is not None:
@@ -107,6 +128,8 @@ class StreamHost:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} is of kind {stream.kind}")
             if start is not None and start.command and tuple(start.command) != stream.command:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} runs another command")
+            if start is not None and _socket_target(request, start) != stream.target:
+                raise AttachRefused(Refusal.CONFLICT, f"{tag!r} leads to {stream.target}")
             return stream
         if request.resume is not None:
             raise AttachRefused(Refusal.GONE, f"stream {tag!r} no longer exists")
@@ -118,7 +141,7 @@ class StreamHost:
             self._forget(stream)
         else:
             self._make_place_for_stream()
-        starting = self._starting[tag] = _Starting(trio.Event())
+        starting = self._starting[tag] = _Starting(trio.Event(), self._make_rings(request.kind))
         self._nursery.start_soon(self._run_stream, request, start, starting)
         await starting.done.wait()
         if starting.stream is None:
@@ -252,7 +275,9 @@ class StreamHost:
         try:
             wanted = _start_request(request, start)
             endpoint = await self._start(wanted)
-            stream = Stream(str(uuid4()), request.tag, wanted, endpoint, self._limits)
+            stream = Stream(
+                str(uuid4()), request.tag, wanted, endpoint, self._limits, starting.rings
+            )
             stream.starter = request.attachment
             stream.awaited_until = trio.current_time() + self._limits.linger
             self._streams[request.tag] = starting.stream = stream
@@ -270,6 +295,14 @@ class StreamHost:
         finally:
             del self._starting[request.tag]
             starting.done.set()
+            if starting.stream is None:
+                _release(starting.rings)
+        try:
+            await self._run_and_keep(stream)
+        finally:
+            stream.release()
+
+    async def _run_and_keep(self, stream: Stream) -> None:
         try:
             await stream.run()
         except* Exception as group:
@@ -294,12 +327,17 @@ class StreamHost:
     def _make_place_for_stream(self) -> None:
         """Forget the stream that ended first when there are too many.
 
+        If none has, close the connection that lost its client first.
+
         Raises:
-          AttachRefused: none has ended, or somebody reads each that has.
+          AttachRefused: there is none of these.
         """
         if len(self._streams) + len(self._starting) < self._limits.max_streams:
             return
         ended = self._ended_and_unread()
+        if not ended and (lost := self._lost_connections()):
+            lost[0].endpoint.send_signal("HUP")
+            ended = lost[:1]
         if not ended:
             raise AttachRefused(
                 Refusal.LIMIT, f"a session has at most {self._limits.max_streams} streams"
@@ -316,12 +354,37 @@ class StreamHost:
             and not any(a.binding or now < a.linger_until for a in stream.attachments.values())
         ]
 
+    def _lost_connections(self) -> list[Stream]:
+        """Return the connections whose clients have been away for long, the first lost first."""
+        since = trio.current_time() - self._limits.linger
+        lost = [(s.lost_at, s) for s in self._streams.values() if s.lost_at is not None]
+        return [s for at, s in sorted(lost, key=lambda item: item[0]) if at <= since]
+
     def _forget(self, stream: Stream) -> None:
         for attachment in list(stream.attachments.values()):
             behind = attachment.binding is not None and not attachment.binding.is_finished
             stream.remove(attachment, CloseReason.TOO_FAR_BEHIND if behind else CloseReason.EXITED)
         if self._streams.get(stream.tag) is stream:
             del self._streams[stream.tag]
+        stream.release()
+
+    def _make_rings(self, kind: Kind) -> dict[Channel, ReplayRing]:
+        """Make the rings of a new stream.
+
+        Raises:
+          AttachRefused: all streams together hold as much as they may.
+        """
+        channels = OUTPUT_CHANNELS[kind]
+        if self._budget.available < RENEW_BYTES * len(channels):
+            raise AttachRefused(
+                Refusal.LIMIT, "the server's streams hold as much as they may; end some of them"
+            )
+        return {
+            channel: ReplayRing(
+                self._limits.ring_bytes, budget=self._budget, guaranteed=RENEW_BYTES
+            )
+            for channel in channels
+        }
 
     # ---------------------------------------------------------------- the end
 
@@ -364,6 +427,11 @@ def _restarts(stream: Stream, request: Attach) -> bool:
     )
 
 
+def _release(rings: Mapping[Channel, ReplayRing]) -> None:
+    for ring in rings.values():
+        ring.release()
+
+
 def _start_request(request: Attach, start: Start) -> StartRequest:
     size = TerminalSize()
     if request.columns is not None and request.rows is not None:
@@ -388,7 +456,7 @@ def _socket_target(request: Attach, start: Start) -> SocketTarget | None:
     try:
         return SocketTarget(start.port, start.path)
     except ValueError as error:
-        raise StartError(str(error)) from error
+        raise AttachRefused(Refusal.BAD_REQUEST, str(error)) from error
 
 
 def _file_request(request: Attach, start: Start) -> FileRequest | None:
@@ -401,15 +469,16 @@ def _file_request(request: Attach, start: Start) -> FileRequest | None:
 
 @asynccontextmanager
 async def open_stream_host(
-    start: Starter, limits: StreamLimits | None = None
+    start: Starter, limits: StreamLimits | None = None, budget: Budget | None = None
 ) -> AsyncIterator[StreamHost]:
     """Host the streams of one session; leaving the block ends them all.
 
     Attachments that are still there are closed with `session_ended` unless `StreamHost.end` gave
-    another reason before.
+    another reason before.  `budget` is shared with the other sessions of the server.
     """
+    limits = limits or StreamLimits()
     async with trio.open_nursery() as nursery:
-        host = StreamHost(start, nursery, limits or StreamLimits())
+        host = StreamHost(start, nursery, limits, budget or Budget(limits.budget_bytes))
         try:
             yield host
         finally:

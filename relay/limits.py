@@ -23,8 +23,12 @@ class StreamLimits:
     """Input that a client may have under way."""
     linger: float = 30.0
     """How long a stream waits for an attachment whose link was lost."""
+    connection_linger: float = 600.0
+    """The same for a connection to a port: what it leads to cannot be started again."""
     retention: float = 600.0
     """How long an ended stream can still be read."""
+    budget_bytes: int = 1024 * 1024 * 1024
+    """What the replay rings of all streams of a server hold together."""
     max_streams: int = 64
     """Streams of one session, ended ones that are retained included."""
     max_attachments: int = 64

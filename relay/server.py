@@ -42,12 +42,24 @@ class _Attached:
 
 
 class ServerLink:
-    """Serves one link.  `run` must be called once."""
+    """Serves one link.  `run` must be called once.
 
-    def __init__(self, carrier: Carrier, host: StreamHost, grant: Grant, software: str) -> None:
+    `returns`: when the link is lost its client may come back, so its attachments linger.
+    """
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        host: StreamHost,
+        grant: Grant,
+        software: str,
+        *,
+        returns: bool = True,
+    ) -> None:
         self.link = Link(carrier, Connection(dialer=False, software=software))
         self._host = host
         self.grant = grant
+        self._returns = returns
         self._attached: dict[int, _Attached] = {}
         self._attaching: dict[int, trio.CancelScope] = {}
 
@@ -67,8 +79,12 @@ class ServerLink:
         return end
 
     def _lost(self, attached: _Attached) -> None:
-        if not attached.binding.closed:
+        if attached.binding.closed:
+            return
+        if self._returns:
             attached.stream.unbind(attached.attachment)
+        else:
+            attached.stream.remove(attached.attachment, CloseReason.DETACHED)
 
     def _handle(self, nursery: trio.Nursery, event: Event) -> None:
         if isinstance(event, BytesReceived):

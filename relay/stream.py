@@ -41,7 +41,6 @@ import trio
 from relay.attachment import Attachment, AttachmentStatistics
 from relay.carrier import Buffer
 from relay.endpoint import (
-    OUTPUT_CHANNELS,
     Channel,
     Endpoint,
     ExitStatus,
@@ -58,7 +57,8 @@ from relay.wakeup import Wakeup
 
 JOINED_BYTES = 64 * 1024
 """The size up to which pieces of input are joined."""
-UNATTENDED_ENDS = frozenset({Kind.FILE})
+CONNECTIONS = frozenset({Kind.TCP, Kind.VNC})
+UNATTENDED_ENDS = frozenset({Kind.FILE}) | CONNECTIONS
 """Kinds of stream that end when their client has left for good: nobody else has a use for them."""
 CLOSING = 10.0
 """Seconds that closing an endpoint may take before it is left to its runtime."""
@@ -103,14 +103,16 @@ class Stream:
         request: StartRequest,
         endpoint: Endpoint,
         limits: StreamLimits,
+        rings: Mapping[Channel, ReplayRing],
     ) -> None:
         self.name = name
         self.tag = tag
         self.kind = kind = request.kind
         self.command = request.command
+        self.target = request.socket
         self.endpoint = endpoint
         self.started_at = trio.current_time()
-        self.rings = {channel: ReplayRing(limits.ring_bytes) for channel in OUTPUT_CHANNELS[kind]}
+        self.rings = rings
         self.exit: ExitStatus | None = None
         self.ended_at: float | None = None
         self.attachments: dict[str, Attachment] = {}
@@ -128,6 +130,7 @@ class Stream:
         self._overflow = request.overflow or default
         self._timeout = request.timeout
         self._limits = limits
+        self._linger = limits.connection_linger if kind in CONNECTIONS else limits.linger
         self._delivered = dict.fromkeys(self.rings, 0)
         self._input: deque[tuple[Attachment, bytearray | None]] = deque()  # None: end of input
         self._input_waiting = 0
@@ -187,17 +190,29 @@ class Stream:
             return math.inf
         return max((a.linger_until for a in attachments), default=self.awaited_until)
 
+    @property
+    def lost_at(self) -> float | None:
+        """When a connection lost its last client, which may still come back; None if it has one."""
+        if self.kind not in CONNECTIONS or not self.attachments:
+            return None
+        until = self._attended_until()
+        return None if until == math.inf else until - self._linger
+
     # ---------------------------------------------------------------- output
 
     async def _read_output(self, channel: Channel) -> None:
         ring = self.rings[channel]
-        while data := await self.endpoint.receive(channel, self._limits.read_bytes):
-            rest = memoryview(data)
-            while rest:
-                room = await self._wait_for_room(channel)
-                ring.append(rest[:room])
-                rest = rest[room:]
-                self._appended(channel)
+        try:
+            while data := await self.endpoint.receive(channel, self._limits.read_bytes):
+                rest = memoryview(data)
+                while rest:
+                    room = await self._wait_for_room(channel)
+                    ring.append(rest[:room])
+                    rest = rest[room:]
+                    self._appended(channel)
+        except trio.BrokenResourceError:
+            # STOP goes before FIN, so the client knows to wait for EXIT, which says that it broke.
+            self._stop_input()
         ring.finished = True
         self._appended(channel)
 
@@ -266,7 +281,7 @@ class Stream:
 
     def unbind(self, attachment: Attachment) -> None:
         """The link of an attachment is gone: wait for the client to come back, for a while."""
-        attachment.unbind(trio.current_time() + self._limits.linger)
+        attachment.unbind(trio.current_time() + self._linger)
         self.readers_changed()
 
     def remove(self, attachment: Attachment, reason: CloseReason, message: str = "") -> None:
@@ -342,6 +357,11 @@ class Stream:
         """Close every attachment; the owner of `run` cancels it."""
         for attachment in list(self.attachments.values()):
             self.remove(attachment, reason, message)
+
+    def release(self) -> None:
+        """Forget the output, so that its memory can be used for another stream's."""
+        for ring in self.rings.values():
+            ring.release()
 
     def statistics(self) -> StreamStatistics:
         """Return a snapshot."""

@@ -19,6 +19,7 @@ from relay.host import StreamHost, open_stream_host
 from relay.limits import StreamLimits
 from relay.link import LinkEnd
 from relay.memory import carrier_pair
+from relay.protocol.budget import Budget, BudgetStatistics
 from relay.protocol.reasons import CloseReason
 from relay.server import ServerLink
 from relay.service_nursery import open_service_nursery
@@ -41,6 +42,7 @@ class AgentStatistics:
 
     sessions: int
     links: int
+    budget: BudgetStatistics
     streams: dict[str, tuple[StreamStatistics, ...]]
 
 
@@ -76,6 +78,7 @@ class Agent(SessionHost):
         self._runtime = runtime
         self._software = software
         self._limits = limits or StreamLimits()
+        self._budget = Budget(self._limits.budget_bytes)
         self._sessions: dict[str, _Hosted] = {}
 
     @property
@@ -95,7 +98,7 @@ class Agent(SessionHost):
             raise SandboxError(f"session {spec.session_id} is here already")
         async with (
             self._runtime.open_sandbox(spec) as sandbox,
-            open_stream_host(sandbox.start, self._limits) as streams,
+            open_stream_host(sandbox.start, self._limits, self._budget) as streams,
         ):
             hosted = self._sessions[spec.session_id] = _Hosted(streams)
             try:
@@ -104,16 +107,20 @@ class Agent(SessionHost):
                 hosted.end(hosted.ending or CloseReason.SESSION_ENDED)
                 del self._sessions[spec.session_id]
 
-    async def serve_link(self, carrier: Carrier, grant: Grant) -> LinkEnd:
+    async def serve_link(
+        self, carrier: Carrier, grant: Grant, *, client_returns: bool = True
+    ) -> LinkEnd:
         """Serve trunk/1 on `carrier` for the session of `grant` until the link ends.
+
+        `client_returns`: after a cut its attachments linger for their client to come back.
 
         Raises:
           UnknownSession: the session is not here (any more); the carrier is left open.
 
-        Cancellation: closes the link at once; its attachments linger for their clients to return.
+        Cancellation: closes the link at once, as a cut does.
         """
         hosted = self._hosted(grant.session_id)
-        server = ServerLink(carrier, hosted.streams, grant, self._software)
+        server = ServerLink(carrier, hosted.streams, grant, self._software, returns=client_returns)
         hosted.links.add(server)
         try:
             end = await server.run()
@@ -156,7 +163,7 @@ class Agent(SessionHost):
 
     async def _serve_trunk(self, carrier: Carrier, grant: Grant) -> None:
         try:
-            await self.serve_link(carrier, grant)
+            await self.serve_link(carrier, grant, client_returns=False)
         except UnknownSession:
             await carrier.aclose()
 
@@ -185,5 +192,6 @@ class Agent(SessionHost):
         return AgentStatistics(
             sessions=len(self._sessions),
             links=sum(len(hosted.links) for hosted in self._sessions.values()),
+            budget=self._budget.statistics(),
             streams={id_: hosted.streams.statistics() for id_, hosted in self._sessions.items()},
         )

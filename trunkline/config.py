@@ -51,6 +51,7 @@ class _StreamsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ring_bytes: _Positive = _LIMITS.ring_bytes
     linger_seconds: _Seconds = _LIMITS.linger
     retention_seconds: _Seconds = _LIMITS.retention
+    budget_bytes: _Positive = _LIMITS.budget_bytes
     max_streams: _Positive = _LIMITS.max_streams
     max_attachments: _Positive = _LIMITS.max_attachments
 
@@ -101,6 +102,7 @@ def load_config(path: Path | None) -> Config:
             read_bytes=min(_LIMITS.read_bytes, read.streams.ring_bytes),
             linger=read.streams.linger_seconds,
             retention=read.streams.retention_seconds,
+            budget_bytes=read.streams.budget_bytes,
             max_streams=read.streams.max_streams,
             max_attachments=read.streams.max_attachments,
         )

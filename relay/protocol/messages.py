@@ -38,6 +38,11 @@ ProcessString = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]
 """A string that execve(2) can take: no NUL in it."""
 Path = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]{1,4096}\Z")]
 
+Checksum = Annotated[
+    str,
+    msgspec.Meta(pattern=r"\A(sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z"),
+]
+
 
 class _Map(msgspec.Struct, frozen=True):
     """A msgpack map with string keys."""
@@ -80,9 +85,12 @@ class FileStart(_Map, frozen=True, kw_only=True, omit_defaults=True):
     length: Offset | None = None
     size: Offset | None = None
     sha256: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")] | None = None
+    checksum: Checksum | None = None
+    digest: bool = False
     mode: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] | None = None
     modified: Offset | None = None
     upload: AttachmentId | None = None
+    note: Text | None = None
     depth: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     parents: bool = False
     recursive: bool = False

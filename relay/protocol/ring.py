@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.protocol.budget import Budget
 from relay.protocol.errors import LocalProtocolError
 
 _SMALLEST = 4096
@@ -32,11 +33,20 @@ class ReplayRing:
     """Holds the bytes with offsets in `start` .. `end`, at most `capacity` of them.
 
     When it is full, `append` drops the oldest bytes; whoever must not lose them asks `room` first.
+
+    With a `budget`, it takes `guaranteed` bytes from it at once and more as it grows; while there
+    are none it stays as small as it is.  `release` gives them back.
     """
 
-    def __init__(self, capacity: int, start: int = 0) -> None:
+    def __init__(
+        self, capacity: int, start: int = 0, *, budget: Budget | None = None, guaranteed: int = 0
+    ) -> None:
         if capacity < 1:
             raise ValueError("a ring holds at least one byte")
+        self._budget = budget
+        self._granted = min(guaranteed, capacity)
+        if budget is not None:
+            budget.take(self._granted)
         self._capacity = capacity
         self._buffer = bytearray(min(_SMALLEST, capacity))
         self._start = start
@@ -63,7 +73,25 @@ class ReplayRing:
 
     def room(self, floor: int) -> int:
         """Return how many bytes can be appended without dropping one at or above `floor`."""
-        return self._capacity - (self._end - max(floor, self._start))
+        return self._reachable - (self._end - max(floor, self._start))
+
+    @property
+    def _reachable(self) -> int:
+        """The capacity that can be had now."""
+        if self._budget is None:
+            return self._capacity
+        return min(self._capacity, self._granted + self._budget.available)
+
+    def release(self) -> None:
+        """Give back what was taken from the budget; the ring holds nothing from now on."""
+        self.trim(self._end)
+        self.finished = True
+        self._buffer = bytearray(1)
+        self._head = 0
+        if self._budget is not None:
+            self._budget.give_back(self._granted)
+            self._granted = 0
+            self._budget = None
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes at `end`, dropping the oldest where there is no room.
@@ -74,15 +102,16 @@ class ReplayRing:
         if self.finished:
             raise LocalProtocolError("bytes after the end of the channel")
         size = len(data)
-        if size > self._capacity:
-            skipped = size - self._capacity
+        reachable = self._reachable
+        if size > reachable:
+            skipped = size - reachable
             self._dropped += self._end - self._start + skipped
             self._end += skipped
             self._start = self._end
             self._head = 0
             data = memoryview(data)[skipped:]
-            size = self._capacity
-        excess = self._end - self._start + size - self._capacity
+            size = reachable
+        excess = self._end - self._start + size - reachable
         if excess > 0:
             self._dropped += excess
             self._forget(excess)
@@ -137,7 +166,10 @@ class ReplayRing:
         grown = len(self._buffer)
         while grown < size:
             grown *= 2
-        grown = min(grown, self._capacity)
+        grown = min(grown, self._reachable)
+        if self._budget is not None and grown > self._granted:
+            self._budget.take(grown - self._granted)
+            self._granted = grown
         content = self.read(self._start, self._end - self._start)
         buffer = bytearray(grown)
         buffer[: len(content)] = content

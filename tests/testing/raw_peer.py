@@ -122,16 +122,20 @@ class RawPeer:
         await self.send(encode(Attach(kind=kind, tag=tag, **fields), id_))
         return id_
 
-    async def attach(self, tag: str = "t", **fields: Any) -> tuple[int, Attached]:
+    async def attach(
+        self, tag: str = "t", kind: Kind = Kind.EXEC, **fields: Any
+    ) -> tuple[int, Attached]:
         """Attach; return the stream id and the answer, which must be yes."""
-        id_ = await self.request(tag, **fields)
+        id_ = await self.request(tag, kind, **fields)
         answer = await self.answer(id_)
         assert isinstance(answer, Attached), answer
         return id_, answer
 
-    async def refused(self, tag: str = "t", **fields: Any) -> Refused:
+    async def refused(
+        self, tag: str = "t", kind: Kind = Kind.EXEC, **fields: Any
+    ) -> Refused:
         """Attach; return the answer, which must be no."""
-        answer = await self.answer(await self.request(tag, **fields))
+        answer = await self.answer(await self.request(tag, kind, **fields))
         assert isinstance(answer, Refused), answer
         return answer
 
@@ -140,7 +144,7 @@ class RawPeer:
     ) -> tuple[int, Attached]:
         """Attach where `answer` came from, going on at `have`."""
         resume = Resume(stream=answer.stream, have=have)
-        return await self.attach(answer.tag, resume=resume, **fields)
+        return await self.attach(answer.tag, answer.kind, resume=resume, **fields)
 
     async def input(self, stream: int, offset: int, data: bytes) -> None:
         await self.send(encode_data_header(stream, Channel.INPUT, offset, len(data)) + data)

@@ -33,7 +33,7 @@ MARK = "TEST_SERVER_MARK"
 """A variable that the server and all that it starts carry."""
 
 _READY = re.compile(r"^ +(?P<url>https?://[^/\s]+)/#code=(?P<code>\S+)$", re.MULTILINE)
-_TICKET = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.|token=|trunk\.ticket\.")
+_TICKET = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.|token=\w|trunk\.ticket\.\w")
 _LEFT_OUT = re.compile(r"TRUNKLINE_|XDG_|PYTEST_|COV_|LINES$|COLUMNS$|ENV$|BASH_ENV$")
 
 
