@@ -31,11 +31,17 @@ from api import openapi, problems, schemas
 from api.body import BoundedConnection, BoundedRequest
 from api.context import EXTENSION, Context
 from api.fields import FieldError
+from api.file_problems import of_failure
 from api.gate import authenticate
 from api.headers import DEFAULT_HEADERS
 from api.pages import load_pages
 from api.problems import ApiError, sentence
-from api.routes import access, meta, pages, sessions, streams
+from api.routes import access, files, meta, pages, sessions, sockets, streams, uploads
+from api.running import not_running
+from api.tus import TusError
+from relay.errors import AttachmentClosed, AttachRefused
+from relay.file_stream import FileFailed
+from runtimes.base import UnknownSession
 from sessions import errors
 
 log = structlog.get_logger()
@@ -122,7 +128,7 @@ def create_app(context: Context, *, static_root: Path | None = None) -> Applicat
     app.extensions[pages.EXTENSION] = load_pages(
         static_root or Path(web.__file__).parent / "static"
     )
-    for module in (access, meta, pages, sessions, streams):
+    for module in (access, files, meta, pages, sessions, sockets, streams, uploads):
         app.register_blueprint(module.blueprint)
     app.before_request(authenticate)
     app.after_request(_finish)
@@ -136,6 +142,11 @@ _TRANSLATIONS: dict[type[Exception], Callable[[Any], ApiError]] = {
     ApiError: lambda error: error,
     HTTPException: problems.of_http_exception,
     FieldError: lambda error: ApiError(problems.INVALID_FIELD, str(error), field=error.field),
+    TusError: lambda error: ApiError(problems.INVALID_FIELD, str(error), field=error.field),
+    FileFailed: of_failure,
+    AttachRefused: problems.of_refusal,
+    AttachmentClosed: lambda _: not_running("ending"),
+    UnknownSession: lambda _: not_running("ending"),
     errors.InvalidRequest: lambda error: ApiError(
         problems.INVALID_FIELD, sentence(error.problem), field=error.field
     ),

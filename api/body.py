@@ -22,11 +22,15 @@ away, which is right while it works and wrong once it hands over the last messag
 response: servers send the disconnect from *inside* that ``send``, and the cancellation would
 strike the server's own code there (in Hypercorn, before it arms its keep-alive time-out).  So
 from the last message on a disconnect is ignored; the request ends by itself.
+
+The third: what a handler opens for a response that is streamed has to stay open after the handler
+has returned.  `BoundedRequest.resources` is closed when the response has been sent, or given up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import trio
@@ -92,6 +96,8 @@ class BoundedRequest(TrioRequest):
 
     body_class = BoundedBody
     body: BoundedBody
+    resources: AsyncExitStack
+    """What is entered here, by the handler's own task, lasts until the response has been sent."""
 
 
 class BoundedConnection(TrioASGIHTTPConnection):
@@ -107,6 +113,14 @@ class BoundedConnection(TrioASGIHTTPConnection):
             await send(message)
 
         await super().__call__(receive, watched_send)
+
+    async def handle_request(  # type: ignore[override]  # as Quart-Trio itself does
+        self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
+    ) -> None:
+        """Have the request handled and send the response."""
+        async with AsyncExitStack() as resources:
+            cast("BoundedRequest", request).resources = resources
+            await super().handle_request(nursery, request, send)
 
     async def handle_messages(  # type: ignore[override]  # as Quart-Trio itself does
         self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable

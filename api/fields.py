@@ -14,16 +14,20 @@ from typing import TypeVar
 
 import msgspec
 
+from api.file_schemas import MakeDirectory, MoveFile
 from api.schemas import ExecRequest, SignalRequest
 from relay.endpoint import Kind
 from relay.grant import Mode
+from relay.socket_rules import SocketRules
 from sessions.manager import CreateRequest
 
 BODY = "body"
 """The name given as the field when the body as a whole is wrong."""
 
-ATTACHABLE = (Kind.PTY, Kind.EXEC)
+ATTACHABLE = (Kind.PTY, Kind.EXEC, Kind.FILE, Kind.TCP, Kind.VNC)
 """The kinds of stream a ticket can be made for."""
+DEFAULT_KINDS = (Kind.PTY, Kind.EXEC)
+"""The kinds a ticket is for that does not say; as much as those of cloudshell-fog."""
 
 MAX_PROFILE = 128
 MAX_PLACEMENT_HINT = 256
@@ -52,6 +56,7 @@ class AttachOptions:
     kinds: frozenset[Kind]
     mode: Mode
     tag: str | None
+    ports: SocketRules | None
     uses: int
     ttl_seconds: int
 
@@ -80,9 +85,10 @@ def parse_attach(body: bytes) -> AttachOptions:
     fields = _Fields(_json_object(body) if body.strip() else {})
     kinds = fields.choices("kinds", [kind.value for kind in ATTACHABLE])
     return AttachOptions(
-        kinds=frozenset(ATTACHABLE if kinds is None else map(Kind, kinds)),
+        kinds=frozenset(DEFAULT_KINDS if kinds is None else map(Kind, kinds)),
         mode=Mode(fields.choice("mode", [mode.value for mode in Mode], Mode.CONTROL.value)),
         tag=fields.tag("tag"),
+        ports=fields.ports("ports"),
         uses=fields.integer("uses", minimum=1, maximum=MAX_USES, default=1),
         ttl_seconds=fields.integer(
             "ttl_seconds", minimum=1, maximum=MAX_ATTACH_TTL, default=DEFAULT_ATTACH_TTL
@@ -109,6 +115,24 @@ def parse_signal(body: bytes) -> SignalRequest:
       FieldError: the body or one of its fields is not valid.
     """
     return _convert(body, SignalRequest)
+
+
+def parse_make_directory(body: bytes) -> MakeDirectory:
+    """Read the body of ``POST /v1/sessions/{id}/files/mkdir``.
+
+    Raises:
+      FieldError: the body or one of its fields is not valid.
+    """
+    return _convert(body, MakeDirectory)
+
+
+def parse_move(body: bytes) -> MoveFile:
+    """Read the body of ``POST /v1/sessions/{id}/files/move``.
+
+    Raises:
+      FieldError: the body or one of its fields is not valid.
+    """
+    return _convert(body, MoveFile)
 
 
 def parse_login(body: bytes) -> str:
@@ -180,6 +204,17 @@ class _Fields:
         if not isinstance(value, str) or TAG.fullmatch(value) is None:
             raise FieldError(name, f"{name!r} must be 1 to 64 of A-Z a-z 0-9 . _ -")
         return value
+
+    def ports(self, name: str) -> SocketRules | None:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            raise FieldError(name, f'{name!r} must be a list like [8080, "3000-3999"].')
+        try:
+            return SocketRules.parse(value)
+        except ValueError as error:
+            raise FieldError(name, f"{name!r} is not valid: {error}.") from None
 
     def integer(
         self, name: str, *, minimum: int, maximum: int | None = None, default: int | None = None

@@ -16,7 +16,11 @@ PUBLIC_ENDPOINTS = frozenset(
         "pages.asset",
         "pages.index",
         "pages.terminal",
-        "sessions.pty",  # only says that it is a WebSocket; those take a ticket
+        # These only say that they are WebSockets, which take a ticket:
+        "sessions.pty",
+        "sockets.tcp",
+        "sockets.vnc",
+        "uploads.options",  # says which extensions of tus there are
     }
 )
 """The endpoints that need no credential.  Whatever is added is closed until it is named here."""

@@ -116,9 +116,16 @@ def _components(model: Any) -> tuple[Json, Json]:
     return reference, components
 
 
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Checksum Mismatch" if status == 460 else "Error"  # 460 is an invention of tus
+
+
 def _problem_response(status: int) -> Json:
     reference, _ = _components(schemas.Problem)
     return {
-        "description": HTTPStatus(status).phrase,
+        "description": _phrase(status),
         "content": {problem_kinds.CONTENT_TYPE: {"schema": reference}},
     }

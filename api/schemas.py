@@ -24,7 +24,7 @@ JSON = "application/json"
 Time = Annotated[str, Meta(description="RFC 3339, UTC", extra_json_schema={"format": "date-time"})]
 SessionId = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Status = Literal["pending", "running", "terminated"]
-AttachableKind = Literal["pty", "exec"]
+AttachableKind = Literal["pty", "exec", "file", "tcp", "vnc"]
 
 
 class _Schema(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +131,17 @@ class CreateTicket(_Schema, frozen=True, kw_only=True):
         Annotated[
             str,
             Meta(pattern="^[A-Za-z0-9._-]{1,64}$", description="Narrows it to this stream"),
+        ]
+        | None
+    ) = None
+    ports: (
+        Annotated[
+            list[int | str],
+            Meta(
+                max_length=64,
+                description="Narrows tcp and vnc to these ports (8080), ranges of ports"
+                ' ("3000-3999") and absolute paths of Unix sockets',
+            ),
         ]
         | None
     ) = None

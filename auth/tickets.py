@@ -20,6 +20,7 @@ from auth.ledger import Ledger, LedgerStatistics
 from auth.signer import Signer, TokenError, TokenExpired
 from relay.endpoint import Kind
 from relay.grant import Grant, Mode
+from relay.socket_rules import SocketRules
 
 AUDIENCE = "cloudshell-pty"
 """The audience of the seed API's tokens."""
@@ -128,6 +129,7 @@ class TicketOffice:
             "mode": grant.mode,
             "tag": grant.tag,
             "epoch": grant.epoch,
+            "ports": None if grant.ports is None else grant.ports.items(),
             "uses": uses,
             "boot": self._boot,
         }
@@ -226,6 +228,7 @@ def _parse(claims: dict[str, Any]) -> _Ticket:
     none = type(None)
     kinds = frozenset(Kind(kind) for kind in take("kinds", list))
     uses = take("uses", int, none)
+    ports = take("ports", list, none)
     return _Ticket(
         ticket_id=take("jti", str),
         grant=Grant(
@@ -235,6 +238,7 @@ def _parse(claims: dict[str, Any]) -> _Ticket:
             mode=Mode(take("mode", str)),
             tag=take("tag", str, none),
             epoch=take("epoch", int),
+            ports=None if ports is None else SocketRules.parse(ports),
         ),
         limited=uses is not None,
         boot=take("boot", str),

@@ -38,8 +38,9 @@ class AttachmentStream(trio.abc.HalfCloseableStream):
     ) -> None:
         self.attachment = attachment
         self._detach = detach
-        self._close_seconds = close_seconds
-        self._rest = memoryview(b"")
+        self.close_seconds = close_seconds
+        self._piece = b""
+        self._at = 0  # how much of the piece has been returned
         self._at_end = False
         self._eof_sent = False
         self._closed = False
@@ -65,20 +66,21 @@ class AttachmentStream(trio.abc.HalfCloseableStream):
             finally:
                 self._receiving = None
         self._refuse_when_closed()
-        data = self._rest[:max_bytes]
-        self._rest = self._rest[len(data) :]
-        return bytes(data)
+        start, self._at = self._at, len(self._piece)
+        if max_bytes is not None:
+            self._at = min(self._at, start + max_bytes)
+        return self._piece[start : self._at]  # no copy where it is the whole piece
 
     async def _fill(self) -> None:
         """Wait until there is something to return, or the end."""
-        if self._closed or self._rest or self._at_end:
+        if self._closed or self._at < len(self._piece) or self._at_end:
             await trio.lowlevel.checkpoint()
             return
         item = await self.attachment.receive(Channel.OUTPUT)
         if isinstance(item, Missed):
             raise trio.BrokenResourceError(f"{item.to - item.start} bytes were lost")
         if item is not None:
-            self._rest = memoryview(item.data)
+            self._piece, self._at = item.data, 0
             return
         if self.attachment.input_stopped:
             # Both directions are over; so how it ended is known, or will be at once.
@@ -152,7 +154,7 @@ class AttachmentStream(trio.abc.HalfCloseableStream):
         try:
             await trio.lowlevel.checkpoint()
             if first:
-                with trio.move_on_after(self._close_seconds):
+                with trio.move_on_after(self.close_seconds):
                     await say_goodbye()
                     done = True
         except* RelayError:

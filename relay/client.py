@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NoReturn
 
 import trio
 
@@ -107,6 +108,7 @@ class Trunk:
         self._error: Exception | None = None
         self._state = TrunkState.CONNECTING
         self._retry_now = Wakeup()
+        self._news = trio.lowlevel.ParkingLot()
         self._dialling = trio.CancelScope()
 
     async def attach(self, options: AttachOptions) -> ClientAttachment:
@@ -137,6 +139,33 @@ class Trunk:
             if not accepted:
                 self.detach(attachment)
         return attachment
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a link, which there may not be any more a moment later.
+
+        Raises:
+          AttachmentClosed: the trunk is closed, or was given up.
+
+        Cancellation: safe.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._link is None:
+            if self._error is not None:
+                raise self._error
+            await self._news.park()
+
+    async def wait_over(self) -> NoReturn:
+        """Wait until the trunk is closed or was given up, and raise why.
+
+        Raises:
+          AttachmentClosed: always.
+
+        Cancellation: safe.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._error is None:
+            await self._news.park()
+        raise self._error
 
     def detach(self, attachment: ClientAttachment) -> None:
         """Give an attachment up; input that there is credit for goes first."""
@@ -263,6 +292,7 @@ class Trunk:
 
     def _show(self, status: TrunkStatus) -> None:
         self._state = status.state
+        self._news.unpark_all()
         if self._observe is not None:
             self._observe(status)
 
@@ -321,23 +351,24 @@ async def open_trunk(
 
     `give_up_after` is how many seconds without a connection are borne (None: any number).
     `observe` is told of every change of state.  `chance` gives the random numbers for the jitter.
+
+    Cancellation: attachments are given up and the server is told, within `FAREWELL` seconds.
     """
     trunk = Trunk(
         dial, software=software, give_up_after=give_up_after, observe=observe, chance=chance
     )
+    # Cancelling the block must not keep the trunk from saying goodbye, so it runs under a shield of
+    # its own, whose deadline begins when the block ends.
+    serving = trio.CancelScope(shield=True)
+
+    async def serve() -> None:
+        with serving:
+            await trunk.run()
+
     async with open_service_nursery() as nursery:
-        finished = trio.Event()
-
-        async def run() -> None:
-            try:
-                await trunk.run()
-            finally:
-                finished.set()
-
-        nursery.start_soon(run)
+        nursery.start_soon(serve)
         try:
             yield trunk
         finally:
             trunk.close()
-            with trio.move_on_after(FAREWELL, shield=True):
-                await finished.wait()
+            serving.deadline = trio.current_time() + FAREWELL

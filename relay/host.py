@@ -78,11 +78,11 @@ class StreamHost:
         finds it when it asks again.
         """
         self._check(request, binding)
-        stream = await self._find_or_start(request)
+        stream, started = await self._find_or_start(request)
         self._check(request, binding)  # things may have changed meanwhile
         self._check_target(stream.target, request, binding)
         attachment, resumed = self._admit(stream, request, binding)
-        self._bind(stream, attachment, request, binding, resumed=resumed)
+        self._bind(stream, attachment, request, binding, started=started, resumed=resumed)
         return stream, attachment
 
     def _check(self, request: Attach, binding: Binding) -> None:
@@ -116,7 +116,8 @@ class StreamHost:
                 f" it covers {binding.grant.ports}",
             )
 
-    async def _find_or_start(self, request: Attach) -> Stream:
+    async def _find_or_start(self, request: Attach) -> tuple[Stream, bool]:
+        """Return the stream, and whether it was started just now."""
         tag = request.tag
         while (starting := self._starting.get(tag)) is not None:
             await starting.done.wait()
@@ -130,7 +131,7 @@ class StreamHost:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} runs another command")
             if start is not None and _socket_target(request, start) != stream.target:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} leads to {stream.target}")
-            return stream
+            return stream, False
         if request.resume is not None:
             raise AttachRefused(Refusal.GONE, f"stream {tag!r} no longer exists")
         if start is None:
@@ -146,7 +147,7 @@ class StreamHost:
         await starting.done.wait()
         if starting.stream is None:
             raise starting.refusal or AttachRefused(Refusal.ENDING, "the session is ending")
-        return starting.stream
+        return starting.stream, True
 
     def _admit(self, stream: Stream, request: Attach, binding: Binding) -> tuple[Attachment, bool]:
         """Return the attachment, and whether it is one that resumes; settle who has control."""
@@ -213,6 +214,7 @@ class StreamHost:
         request: Attach,
         binding: Binding,
         *,
+        started: bool,
         resumed: bool,
     ) -> None:
         start: dict[Channel, int] = {}
@@ -226,13 +228,13 @@ class StreamHost:
         if request.resume is not None:
             stream.heard_from(attachment)
         main = stream.rings[Channel.OUTPUT]
-        started = stream.starter == attachment.id
-        live = 0 if started or request.resume is not None else main.end
+        awaited = stream.starter == attachment.id
+        live = 0 if awaited or request.resume is not None else main.end
         control = attachment.mode is Mode.CONTROL
         if control:
             stream.controller = attachment
             stream.awaited_until = 0.0
-            if not started:
+            if not awaited:
                 stream.starter = None
         attachment.grant = binding.grant
         attachment.binding = binding
@@ -248,7 +250,7 @@ class StreamHost:
             kind=stream.kind,
             mode=attachment.mode,
             pid=stream.endpoint.pid,
-            started=started,
+            started=started or awaited,
             resumed=resumed,
             start=start,
             live=live if gate is None else gate,

@@ -20,6 +20,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import Enum, auto
 
 import trio
@@ -34,6 +35,10 @@ _RESETTING = frozenset({"ABRT", "KILL"})
 
 # With this a closed TCP socket sends RST.
 _NO_LINGER = struct.pack("ii", 1, 0)
+
+# Seconds between attempts while the backlog of a Unix socket is full.
+_FIRST_PAUSE = 0.001
+_LONGEST_PAUSE = 0.1
 
 
 class _Direction(Enum):
@@ -189,12 +194,66 @@ class SocketEndpoint(Endpoint):
         await trio.lowlevel.checkpoint()
 
 
-async def connect(address: trio.socket.AddressFormat, family: int, deadline: float) -> trio.SocketStream:
-    """Connect to `address`; `deadline` is on Trio's clock.
+async def connect_to_port(port: int) -> trio.SocketStream:
+    """Connect to a server on this machine's loopback, IPv4 or IPv6.
 
     Raises:
-      OSError: it cannot be reached, or (ETIMEDOUT) not in time.
+      OSError: it cannot be reached.
 
     Cancellation: nothing is left open.
     """
-    raise NotImplementedError
+    try:
+        return await _connect(socket.AF_INET, ("127.0.0.1", port))
+    except OSError as error:
+        if error.errno != errno.ECONNREFUSED or not socket.has_ipv6:
+            raise
+    try:
+        return await _connect(socket.AF_INET6, ("::1", port))
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # no IPv6 here
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused") from error
+        raise
+
+
+async def connect_to_path(path: str) -> trio.SocketStream:
+    """Connect to a server on a Unix socket.
+
+    Raises:
+      OSError: it cannot be reached.
+
+    Cancellation: nothing is left open.
+    """
+    return await _connect(socket.AF_UNIX, path)
+
+
+async def _connect(family: int, address: tuple[str, int] | str) -> trio.SocketStream:
+    with ExitStack() as stack:
+        connection = trio.socket.socket(family, socket.SOCK_STREAM)
+        stack.callback(connection.close)
+        if family == socket.AF_UNIX:
+            await _connect_unix(connection, address)
+        else:
+            await connection.connect(address)
+            if connection.getsockname() == connection.getpeername():
+                # Without a listener, TCP can connect a port of the dynamic range to itself.
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        stack.pop_all()
+        return trio.SocketStream(connection)
+
+
+async def _connect_unix(connection: trio.socket.SocketType, path: tuple[str, int] | str) -> None:
+    """Connect, waiting for a place in the backlog: EAGAIN does not mean "in progress" here."""
+    raw = socket.socket(fileno=connection.fileno())
+    try:
+        pause = _FIRST_PAUSE
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                raw.connect(path)
+            except BlockingIOError:
+                await trio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return
+    finally:
+        raw.detach()

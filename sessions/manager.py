@@ -20,6 +20,7 @@ import trio
 from auth.clock import Clock, system_clock
 from auth.policy import Creation, decide_access, decide_creation, effective_ttl
 from auth.principal import Principal
+from relay.socket_rules import SocketRules
 from runtimes.base import SandboxSpec, SessionHost
 from sessions.errors import (
     InvalidRequest,
@@ -280,6 +281,14 @@ class Manager:
         """Return the record of a session that has not ended, from memory; None otherwise."""
         session = self._live.get(session_id)
         return None if session is None else session.record
+
+    def profile(self, record: SessionRecord) -> Profile:
+        """Return the profile of a session.
+
+        Where the configuration has none of that name any more, one that opens no port.
+        """
+        profile = self._profiles.get(record.profile)
+        return profile or Profile(record.profile, ports=SocketRules())
 
     def statistics(self) -> ManagerStatistics:
         """Return a snapshot of the counters."""

@@ -9,6 +9,8 @@ In the configuration file::
     command = ["bash", "-l"]
     environment = { LANG = "C.UTF-8" }
     directory = "/work"
+    ports = [8080, "3000-3999", "/run/user/1000/vnc.sock"]
+    vnc = "/run/user/1000/vnc.sock"
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ from types import MappingProxyType
 from typing import Any
 
 from auth.policy import Limits
+from relay.endpoint import SocketTarget
+from relay.socket_rules import SocketRules
 
 DEFAULT_PROFILE = "default"
+DEFAULT_VNC_PORT = 5900
 
 _DAY_SECONDS = 24 * 3600
 _HOUR_SECONDS = 3600
@@ -38,7 +43,9 @@ class Profile:
 
     `max_sessions` bounds the live sessions of one owner under this profile.  `allowed_groups`
     None lets everybody use it.  `command` empty means the user's login shell; `environment` is
-    added to that of the runtime; `directory` None means the runtime's home.
+    added to that of the runtime; `directory` None means the runtime's home.  `ports` are the ports
+    and Unix sockets of the sandbox that clients may be connected to, None any.  `vnc` is where the
+    desktop is served if a client does not say.
     """
 
     name: str
@@ -49,6 +56,8 @@ class Profile:
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     directory: str | None = None
+    ports: SocketRules | None = None
+    vnc: SocketTarget = field(default_factory=lambda: SocketTarget(DEFAULT_VNC_PORT))
 
     @property
     def limits(self) -> Limits:
@@ -118,7 +127,10 @@ def _profile(name: str, table: object) -> Profile:
         raise ProfileError(
             f"{here}.default_ttl_seconds", f"must not be more than max_ttl_seconds ({maximum})"
         )
-    return Profile(name, **values)
+    profile = Profile(name, **values)
+    if "vnc" in values and not (profile.ports is None or profile.ports.allows(profile.vnc)):
+        raise ProfileError(f"{here}.vnc", f"{profile.vnc} is not among ports; add it there")
+    return profile
 
 
 def _positive(maximum: int) -> Callable[[object], int]:
@@ -171,6 +183,26 @@ def _value(value: object) -> str:
     return "" if value == "" else _text(value)
 
 
+def _ports(value: object) -> SocketRules:
+    if not isinstance(value, list):
+        raise _BadValueError('must be a list like [8080, "3000-3999", "/run/vnc.sock"]')
+    try:
+        return SocketRules.parse(value)
+    except ValueError as exc:
+        raise _BadValueError(str(exc)) from None
+
+
+def _socket(value: object) -> SocketTarget:
+    try:
+        if isinstance(value, str) and value.startswith("/"):
+            return SocketTarget(path=_text(value))
+        if type(value) is int:
+            return SocketTarget(value)
+    except ValueError as exc:
+        raise _BadValueError(str(exc)) from None
+    raise _BadValueError("must be a port or the absolute path of a Unix socket")
+
+
 def _item(where: str, parse: Callable[[object], str], value: object) -> str:
     try:
         return parse(value)
@@ -187,6 +219,8 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "command": _texts,
         "environment": _environment,
         "directory": _text,
+        "ports": _ports,
+        "vnc": _socket,
     }
 )
 """Every key of a profile and how its value is read."""

@@ -26,12 +26,15 @@ from auth.credential_file import load_or_create_credential
 from auth.keys import Keyring, KeyringError
 from auth.private_files import PrivateFileError, ensure_private_directory
 from auth.tickets import TicketOffice
+from proxy.admission import Admission
 from proxy.asgi import ASGIApp, LifespanError
 from proxy.config import FrontConfig
 from proxy.front import Front
 from proxy.front import serve as serve_front
 from proxy.hosts import HostPolicy
 from proxy.listener import ListenError, bound_port, open_listeners
+from proxy.raw_socket import SocketRoutes
+from proxy.routes import RouteTables
 from proxy.terminal import TerminalRoutes
 from proxy.tls import TlsError, server_context
 from runtimes.agent import Agent
@@ -103,11 +106,14 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
                 public_url=config.public_url,
             )
         )
+        admission = Admission(manager, tickets)
         run_front = partial(
             serve_front,
             listeners,
             cast("ASGIApp", app),  # Quart's types name each message; those of ASGI are open
-            TerminalRoutes(manager, tickets, agent),
+            RouteTables(
+                TerminalRoutes(admission, agent), SocketRoutes(admission, manager, agent)
+            ),
             host_policy(settings, scheme, port),
             config=FrontConfig(grace=config.grace),
             ssl_context=ssl_context,

@@ -11,10 +11,11 @@ from api.addresses import HostError, pty_url, websocket_base
 from api.context import current_context, current_principal
 from api.json_body import read_json
 from api.openapi import problems, public
-from api.problems import INVALID_FIELD, UPGRADE_REQUIRED, ApiError
+from api.problems import FORBIDDEN, INVALID_FIELD, UPGRADE_REQUIRED, ApiError
 from api.running import checked_id, running_session
 from api.schemas import respond
 from relay.grant import Grant
+from relay.socket_rules import SocketRules
 from sessions.record import SessionRecord, rfc3339
 
 NEW_SESSION_TICKET_TTL = 900
@@ -36,8 +37,9 @@ async def create() -> TrioResponse:
     grant = Grant(
         session_id=record.session_id,
         subject=record.owner,
-        kinds=frozenset(fields.ATTACHABLE),
+        kinds=frozenset(fields.DEFAULT_KINDS),
         epoch=record.epoch,
+        ports=context.manager.profile(record).ports,
     )
     body = schemas.CreatedSession(
         session_id=record.session_id,
@@ -92,6 +94,7 @@ async def create_ticket(session_id: str) -> TrioResponse:
         mode=wish.mode,
         tag=wish.tag,
         epoch=record.epoch,
+        ports=_narrowed(record, wish.ports),
     )
     return respond(_attach(base, grant, ttl_seconds=wish.ttl_seconds, uses=wish.uses), 201)
 
@@ -121,6 +124,20 @@ async def pty(session_id: str) -> TrioResponse:
         " POST /v1/sessions/{id}/attach makes one.",
         headers={"Upgrade": "websocket"},
     )
+
+
+def _narrowed(record: SessionRecord, wish: SocketRules | None) -> SocketRules | None:
+    """Return the ports of a ticket: those of the profile, or fewer if fewer are asked for."""
+    allowed = current_context().manager.profile(record).ports
+    if wish is None or allowed is None:
+        return wish or allowed
+    if not allowed.covers(wish):
+        raise ApiError(
+            FORBIDDEN,
+            f"The profile {record.profile!r} allows connections to {allowed} only.",
+            field="ports",
+        )
+    return wish
 
 
 def _session(record: SessionRecord) -> schemas.Session:

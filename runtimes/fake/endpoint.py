@@ -37,7 +37,7 @@ class FakeEndpoint(Endpoint):
         kind: Kind,
         program: Program,
         streams: Streams,
-        pid: int,
+        pid: int | None,
         grace: float,
         on_closed: Callable[[FakeEndpoint], None],
     ) -> None:
@@ -56,8 +56,8 @@ class FakeEndpoint(Endpoint):
         self._changed = trio.Event()
 
     @property
-    def pid(self) -> int:
-        """A number that counts up."""
+    def pid(self) -> int | None:
+        """A number that counts up; None for a connection."""
         return self._pid
 
     async def receive(self, channel: Channel, max_bytes: int) -> Buffer:

@@ -1,15 +1,16 @@
 """The ``fake`` runtime: nothing runs anywhere, everything is in memory and in order.
 
 It has the directories ``/``, ``/tmp`` and ``/home/user``, the file ``/dev/null``, the programs of
-`runtimes.fake.programs` and a little shell.
+`runtimes.fake.programs`, a little shell, and the servers of `SERVICES`.
 """
 
 from __future__ import annotations
 
 import itertools
 import posixpath
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
@@ -25,6 +26,9 @@ _DIRECTORIES = frozenset({"/", "/tmp", "/home", _HOME})  # noqa: S108 - a made-u
 _FILES = frozenset({"/dev/null"})
 
 _SHELLS = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
+
+SERVICES: Mapping[int, str] = {7: "cat", 5900: "echo RFB 003.008; cat"}
+"""What answers on a port: a script of the little shell, one process for each connection."""
 
 _ENVIRONMENT = {
     "HOME": _HOME,
@@ -50,14 +54,17 @@ class FakeSandbox(Sandbox):
     async def start(self, request: StartRequest) -> Endpoint:
         """As `Sandbox.start`."""
         await trio.lowlevel.checkpoint()
-        if request.kind not in (Kind.PTY, Kind.EXEC):
+        if request.kind in (Kind.TCP, Kind.VNC):
+            request = _service(request)
+        elif request.kind not in (Kind.PTY, Kind.EXEC):
             raise StartError(f"the fake runtime has no streams of kind {request.kind}")
         if self._closed:
             raise StartError("the session is ending")
         streams = Streams(request.size if request.kind is Kind.PTY else None)
         program = self._program(request, streams)
+        pid = None if request.socket is not None else next(self._pids)
         endpoint = FakeEndpoint(
-            request.kind, program, streams, next(self._pids), self._grace, self._open.discard
+            request.kind, program, streams, pid, self._grace, self._open.discard
         )
         self._open.add(endpoint)
         self._started += 1
@@ -132,6 +139,16 @@ class FakeRuntime(Runtime):
             yield sandbox
         finally:
             await sandbox.aclose()
+
+
+def _service(request: StartRequest) -> StartRequest:
+    """Return what connecting comes to here: starting a program."""
+    if request.socket is None:
+        raise StartError(f"a stream of kind {request.kind} needs a port or a path")
+    script = SERVICES.get(request.socket.port or 0)
+    if script is None:
+        raise StartError(f"{request.socket}: connection refused")
+    return replace(request, command=("sh", "-c", script))
 
 
 def _find_directory(wanted: str | None, home: str) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from api.fields import AttachOptions, FieldError, parse_attach, parse_create, parse_login
 from relay.endpoint import Kind
 from relay.grant import Mode
+from relay.socket_rules import SocketRules
 from sessions.manager import CreateRequest
 
 ABSENT = object()
@@ -81,14 +82,23 @@ def test_bodies_that_are_no_json_object(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"", b"  \r\n", b"{}", b'{"tag": null, "kinds": null}'])
 def test_attach_defaults(body: bytes) -> None:
     assert parse_attach(body) == AttachOptions(
-        frozenset({Kind.PTY, Kind.EXEC}), Mode.CONTROL, None, 1, 60
+        frozenset({Kind.PTY, Kind.EXEC}), Mode.CONTROL, None, None, 1, 60
     )
 
 
 def test_attach_takes_what_is_named() -> None:
     wish = {"kinds": ["pty", "pty"], "mode": "view", "tag": "x", "uses": 100, "ttl_seconds": 900}
     assert parse_attach(json.dumps(wish).encode()) == AttachOptions(
-        frozenset({Kind.PTY}), Mode.VIEW, "x", 100, 900
+        frozenset({Kind.PTY}), Mode.VIEW, "x", None, 100, 900
+    )
+    wish = {"kinds": ["tcp", "vnc"], "ports": [8080, "3000-3999", "/run/vnc"]}
+    assert parse_attach(json.dumps(wish).encode()) == AttachOptions(
+        frozenset({Kind.TCP, Kind.VNC}),
+        Mode.CONTROL,
+        None,
+        SocketRules(((3000, 3999), (8080, 8080)), frozenset({"/run/vnc"})),
+        1,
+        60,
     )
 
 
@@ -96,6 +106,7 @@ BAD_ATTACH_FIELDS: dict[str, list[object]] = {
     "kinds": ["pty", [], ["file"], [1], [["pty"]], ["pty", "x"], {}],
     "mode": ["", "VIEW", 1, ["view"], {}],
     "tag": ["", "a b", "a/b", "é", "x" * 65, 1, "a\n"],
+    "ports": [8080, "8080", {}, [0], [65536], ["a"], [True], [None], [1.5], [[]], ["2-1"]],
     "uses": [0, 101, -1, 1.0, "1", True],
     "ttl_seconds": [0, 901, -1, 1.5, "1", False],
 }
@@ -130,7 +141,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 JSON_VALUES = (
     SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(max_size=3), SCALARS)
 )
-FIELDS = ["profile", "ttl_seconds", "placement_hint", "image_ref", "kinds", "mode", "tag", "uses"]
+FIELDS = ["profile", "ttl_seconds", "placement_hint", "image_ref", "kinds", "mode", "tag", "ports"]
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])

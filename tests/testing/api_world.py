@@ -23,6 +23,7 @@ from runtimes.base import HostedSession, SandboxSpec
 from sessions.errors import NotOwner, PolicyDenied, SessionNotFound, UnknownProfile
 from sessions.manager import CreateRequest, Manager
 from sessions.placement import Placement
+from sessions.profiles import Profile
 from sessions.record import SessionRecord
 from sessions.state import State
 from tests.testing.streamless_host import StreamlessHost
@@ -53,6 +54,7 @@ class FakeManager(Manager):
         self.records: dict[str, SessionRecord] = {}
         self.requests: list[CreateRequest] = []
         self.error: BaseException | None = None
+        self.profiles: dict[str, Profile] = {}
         self._clock = clock
 
     async def create(self, principal: Principal, request: CreateRequest) -> SessionRecord:
@@ -90,6 +92,9 @@ class FakeManager(Manager):
         self._fail()
         own = [record for record in self.records.values() if record.owner == principal.subject]
         return own[::-1]
+
+    def profile(self, record: SessionRecord) -> Profile:
+        return self.profiles.get(record.profile, Profile(record.profile))
 
     async def terminate(self, principal: Principal, session_id: str) -> SessionRecord:
         record = await self.get(principal, session_id)

@@ -56,7 +56,7 @@ class _Direction:
     def __init__(self, fault: Fault, chance: random.Random) -> None:
         self.fault = fault
         self.chance = chance
-        self.units: deque[tuple[float, bytes]] = deque()  # when each arrives
+        self.units: deque[tuple[float, memoryview]] = deque()  # when each arrives
         self.held = 0
         self.carried = 0
         self.ended = False
@@ -74,7 +74,7 @@ class _Direction:
         taken = data if len(data) <= room else data[: int(max(0, room))]
         self.carried += len(taken)
         if taken and not self.stalled:
-            self.units.append((trio.current_time() + fault.latency, taken))
+            self.units.append((trio.current_time() + fault.latency, memoryview(taken)))
             self.held += len(taken)
             self.wake()
         return len(data) > room or (fault.at is not None and self.carried >= fault.at)
@@ -98,7 +98,7 @@ class _Direction:
                 self.units.popleft()
             self.held -= len(data)
             self.wake()
-            return data
+            return bytes(data)
         if self.ended and not self.stalled:
             return b""
         await self.changed.park()

@@ -22,6 +22,8 @@ from relay.protocol.messages import (
     GoAway,
     Hello,
     Message,
+    Ping,
+    Pong,
     Refused,
     Resume,
     decode,
@@ -48,7 +50,7 @@ class Received:
 
 
 class RawPeer:
-    """Reads all the time; writes what it is told to."""
+    """Reads all the time and answers PING; writes what it is told to."""
 
     def __init__(self, carrier: Carrier, *, dialer: bool = True) -> None:
         self.carrier = carrier
@@ -61,6 +63,7 @@ class RawPeer:
         """How the carrier ended, once it has."""
         self._next_id = 1 if dialer else 2
         self._changed = Wakeup()
+        self._sending = trio.Lock()
 
     async def run(self) -> None:
         """Read until the carrier ends."""
@@ -74,6 +77,8 @@ class RawPeer:
                         message = decode(frame)
                         assert message is not None
                         self._note(frame.stream, frame.channel, message)
+                        if isinstance(message, Ping):
+                            await self.send(encode(Pong(id=message.id)))
                 self._changed.set()
             self.ended = "end"
         except trio.BrokenResourceError:
@@ -108,7 +113,8 @@ class RawPeer:
     # ---------------------------------------------------------------- writing
 
     async def send(self, *frames: bytes) -> None:
-        await self.carrier.send(frames)
+        async with self._sending:
+            await self.carrier.send(frames)
 
     async def hello(self) -> None:
         await self.send(encode(Hello(version=1, software="raw")))

@@ -59,11 +59,12 @@ class RelayWorld:
 
     @asynccontextmanager
     async def raw(self, grant: Grant | None = None) -> AsyncIterator[RawPeer]:
-        """Open a link to a raw peer."""
+        """Open a link to a raw peer; when the block is left, the owner has noticed."""
         ours, theirs = carrier_pair()
         self.serve(theirs, grant)
         async with open_raw_peer(ours) as peer:
             yield peer
+        await self.settle()
 
     @asynccontextmanager
     async def trunk(self, grant: Grant | None = None) -> AsyncIterator[Trunk]:

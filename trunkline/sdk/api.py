@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -146,11 +147,14 @@ class Api:
         kinds: frozenset[Kind],
         mode: Mode,
         tag: str | None = None,
+        ports: Sequence[int | str] | None = None,
     ) -> TicketInfo:
         """Return a ticket that can be redeemed once, within a minute."""
         body: dict[str, Any] = {"kinds": sorted(kinds), "mode": mode.value}
         if tag is not None:
             body["tag"] = tag
+        if ports is not None:
+            body["ports"] = list(ports)
         return await self._call("POST", _path(session_id) + "/attach", TicketInfo, body)
 
     async def streams(self, session_id: str) -> list[StreamInfo]:

@@ -21,9 +21,11 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 import trio
 
+from relay.attachment_stream import AttachmentStream
 from relay.carrier import Carrier
 from relay.client import Trunk, TrunkStatistics, TrunkStatus, open_trunk
 from relay.client_attachment import AttachOptions, ClientAttachment
@@ -43,7 +45,8 @@ from trunkline.version import SOFTWARE
 SUBPROTOCOL = "trunk.1"
 DEFAULT_TAG = "main"
 """The tag of the terminal that the browser's page and `trunkline attach` open."""
-STREAMS = frozenset({Kind.PTY, Kind.EXEC})
+DEFAULT_VNC_PORT = 5900
+STREAMS = frozenset({Kind.PTY, Kind.EXEC, Kind.TCP, Kind.VNC})
 
 
 class Client:
@@ -75,6 +78,9 @@ class Client:
     def session(self, session_id: str) -> Session:
         """Return a handle for a session that exists; nothing is asked of the server yet."""
         return Session(self, session_id)
+
+
+_TicketWish = tuple[frozenset[Kind], Mode, str | None, Sequence[int | str] | None]
 
 
 class Session:
@@ -117,13 +123,16 @@ class Session:
         self,
         *,
         mode: Mode = Mode.CONTROL,
+        kinds: frozenset[Kind] = STREAMS,
         tag: str | None = None,
+        ports: Sequence[int | str] | None = None,
         give_up_after: float | None = 600.0,
         observe: Callable[[TrunkStatus], None] | None = None,
     ) -> AsyncIterator[Connection]:
         """Open a connection that makes itself again when it is cut.
 
-        `mode` VIEW and `tag` narrow what the connection may do, should its ticket be stolen.
+        `mode` VIEW, `kinds`, `tag` and `ports` (like ``[8080, "3000-3999"]``) narrow what the
+        connection may do, should its ticket be stolen.
         After `give_up_after` seconds without a link everything attached is closed with
         `connection_lost` (None: never); so it is at once if the very first attempt fails, since
         the server may never have been there.  `observe` is told of every change.
@@ -132,7 +141,7 @@ class Session:
 
         async def dial() -> Carrier:
             nonlocal was_connected
-            carrier = await self._dial(mode, tag, patient=was_connected)
+            carrier = await self._dial((kinds, mode, tag, ports), patient=was_connected)
             was_connected = True
             return carrier
 
@@ -141,10 +150,10 @@ class Session:
         ) as trunk:
             yield Connection(trunk, mode)
 
-    async def _dial(self, mode: Mode, tag: str | None, *, patient: bool) -> Carrier:
+    async def _dial(self, wish: _TicketWish, *, patient: bool) -> Carrier:
         api = self.client.api
         try:
-            ticket = await api.ticket(self.id, STREAMS, mode, tag)
+            ticket = await api.ticket(self.id, *wish)
             websocket, _ = await open_websocket(
                 _websocket_url(api.server.url, self.id),
                 subprotocols=(SUBPROTOCOL, f"trunk.ticket.{ticket.token}"),
@@ -283,6 +292,43 @@ class Connection:
         finally:
             self.detach(process)
         return Completed(status, bytes(gathered[Channel.OUTPUT]), bytes(gathered[Channel.ERROR]))
+
+    async def open_port(self, port: int) -> AttachmentStream:
+        """Connect to a server on a port of the session.
+
+        The connection outlives cuts, and each of its directions has an end of its own.
+
+        Raises and cancellation: as `terminal`; AttachRefused where nobody listens.
+        """
+        return await self._connect(Kind.TCP, Start(port=port))
+
+    async def open_vnc(self, where: int | str = DEFAULT_VNC_PORT) -> AttachmentStream:
+        """Connect to the desktop that is served on a port, or on a Unix socket at a path.
+
+        Raises and cancellation: as `open_port`.
+        """
+        port, path = (where, None) if isinstance(where, int) else (None, where)
+        return await self._connect(Kind.VNC, Start(port=port, path=path))
+
+    async def _connect(self, kind: Kind, start: Start) -> AttachmentStream:
+        attachment = await self._attach(kind, f"{kind}-{secrets.token_hex(4)}", start)
+        return AttachmentStream(attachment, self._trunk.detach)
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a link.
+
+        Raises:
+          AttachmentClosed: the connection is closed, or was given up.
+        """
+        await self._trunk.wait_connected()
+
+    async def wait_over(self) -> NoReturn:
+        """Wait until the connection is closed or was given up, and raise why.
+
+        Raises:
+          AttachmentClosed: always.
+        """
+        await self._trunk.wait_over()
 
     def detach(self, attachment: ClientAttachment) -> None:
         """Give an attachment up; what runs goes on.  Input that there is credit for goes first."""

@@ -1,0 +1,241 @@
+"""``GET /v1/sessions/{id}/tcp/{port}`` and ``…/vnc``: a connection to a port as a plain WebSocket.
+
+What websocat, websockify's clients and stock noVNC speak: the bytes of binary messages, their boundaries
+mean nothing.  Text messages count as their UTF-8 bytes.  This is a trunk/1 client of the agent, in the
+same process.
+
+Theory of operation
+-------------------
+
+The connection is made before the WebSocket is accepted, so that "connection refused" is an HTTP
+answer.  Then one task goes each way.
+
+Back-pressure has no words here, only not reading and not writing.  A client that does not read holds
+up the task that sends, hence the attachment, the stream and at last who writes to the port; the task
+that receives goes on meanwhile, so pings are seen (their pongs go out when the client reads again).
+A port that does not read holds up the task that receives, once the buffers of the stream (a little over
+1 MiB) are full: what the client sends after that, pings included, waits in the network.
+
+A WebSocket cannot say that one direction has ended.  So the end of the port's output closes it (1000),
+after the last byte; what had come for the port before is still delivered.  A close by the client
+ends the port's input, and closes the connection once that was delivered.  A client that vanishes
+without a close resets the connection, and a connection that breaks is told as 1011.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import structlog
+import trio
+
+from proxy.admission import Admission, Rejected, choose_subprotocol, reject
+from proxy.upgrade import DataPlane, WebSocketRequest
+from relay.attachment_stream import AttachmentStream
+from relay.client import Trunk
+from relay.client_attachment import AttachOptions, ClientAttachment
+from relay.endpoint import Kind, SocketTarget
+from relay.errors import AttachmentClosed, AttachRefused
+from relay.grant import Grant
+from relay.protocol.messages import Start
+from relay.protocol.reasons import CloseReason, Refusal
+from relay.websocket import CloseCode, Text, WebSocket
+from relay.websocket.carrier import CLOSE_CODES
+from runtimes.base import SessionHost, UnknownSession
+from sessions.manager import Manager
+
+SUBPROTOCOL = "binary"
+"""What older websockify clients ask for."""
+
+REFUSALS: Mapping[Refusal, int] = {
+    Refusal.BAD_REQUEST: 400,
+    Refusal.FORBIDDEN: 403,
+    Refusal.BUSY: 409,
+    Refusal.CONFLICT: 409,
+    Refusal.ENDING: 409,
+    Refusal.UNSUPPORTED: 501,
+    Refusal.START_FAILED: 502,
+    Refusal.LIMIT: 503,
+}
+"""The status for each reason why a connection was not made."""
+
+_TCP = re.compile(r"/v1/sessions/([^/]+)/tcp/([^/]+)")
+_VNC = re.compile(r"/v1/sessions/([^/]+)/vnc")
+_PORT = re.compile(r"[0-9]{1,5}")
+
+logger = structlog.get_logger(__name__)
+
+
+class SocketRoutes:
+    """See `proxy.upgrade.Routes`."""
+
+    def __init__(self, admission: Admission, manager: Manager, host: SessionHost) -> None:
+        self._admission = admission
+        self._manager = manager
+        self._host = host
+
+    def match(self, path: str) -> DataPlane | None:
+        """Return what serves upgrade requests to `path`."""
+        if match := _TCP.fullmatch(path):
+            session_id, port = match[1], match[2]
+            return self._handler(Kind.TCP, session_id, lambda _: _port(port))
+        if match := _VNC.fullmatch(path):
+            return self._handler(Kind.VNC, match[1], _desktop)
+        return None
+
+    def _handler(
+        self,
+        kind: Kind,
+        session_id: str,
+        target_of: Callable[[WebSocketRequest], SocketTarget | None],
+    ) -> DataPlane:
+        async def serve(request: WebSocketRequest) -> None:
+            try:
+                # What is wrong with the request itself costs no ticket.
+                subprotocol = choose_subprotocol(request, SUBPROTOCOL)
+                target = target_of(request)
+                grant, record = await self._admission.admit(request, session_id)
+                target = target or self._manager.profile(record).vnc
+                await self._serve(request, subprotocol, grant, kind, target)
+            except Rejected as rejected:
+                await reject(request, session_id, rejected)
+
+        return serve
+
+    async def _serve(
+        self,
+        request: WebSocketRequest,
+        subprotocol: str | None,
+        grant: Grant,
+        kind: Kind,
+        target: SocketTarget,
+    ) -> None:
+        log = logger.bind(session=grant.session_id, subject=grant.subject, client=request.client)
+        try:
+            async with self._host.open_trunk(grant) as trunk:
+                attachment = await _attach(trunk, grant, kind, target)
+                log.info("connected", kind=kind, target=str(target))
+                websocket = await request.accept(subprotocol)
+                await _join(websocket, AttachmentStream(attachment, trunk.detach), request.draining)
+        except UnknownSession:
+            raise Rejected(409, "the session is ending") from None
+        log.info("disconnected", kind=kind, target=str(target))
+
+
+def _port(text: str) -> SocketTarget:
+    if _PORT.fullmatch(text) is None or not 1 <= int(text) <= 0xFFFF:
+        raise Rejected(400, "a port is a number in 1..65535")
+    return SocketTarget(int(text))
+
+
+def _desktop(request: WebSocketRequest) -> SocketTarget | None:
+    """Return where the client wants its desktop from, if it says."""
+    ports, paths = request.query.get("port", ()), request.query.get("path", ())
+    if len(ports) + len(paths) > 1:
+        raise Rejected(400, "name one port or one path, not several")
+    if paths:
+        return SocketTarget(path=paths[0])
+    return _port(ports[0]) if ports else None
+
+
+async def _attach(trunk: Trunk, grant: Grant, kind: Kind, target: SocketTarget) -> ClientAttachment:
+    """Connect to `target`.
+
+    Raises:
+      Rejected: it cannot be done, and why.
+    """
+    try:
+        return await trunk.attach(
+            AttachOptions(
+                attachment=secrets.token_urlsafe(18),
+                kind=kind,
+                tag=grant.tag or f"{kind}-{secrets.token_hex(4)}",
+                start=Start(port=target.port, path=target.path, restart=True),
+            )
+        )
+    except AttachRefused as refusal:
+        raise Rejected(REFUSALS.get(refusal.code, 409), str(refusal)) from None
+    except AttachmentClosed as error:
+        raise Rejected(409, str(error)) from None
+    except ValueError as error:
+        raise Rejected(400, str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Farewell:
+    """What the client is told at the end."""
+
+    code: CloseCode
+    reason: str = ""
+
+
+class _Client(Enum):
+    """How a client left."""
+
+    CLOSED = auto()
+    VANISHED = auto()
+
+
+async def _join(websocket: WebSocket, stream: AttachmentStream, draining: trio.Event) -> None:
+    """Move bytes both ways until either side ends, or the server is going away."""
+    ends: list[_Farewell | _Client] = []
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            ends.append(await _send_output(websocket, stream))
+            nursery.cancel_scope.cancel()
+
+        async def receive() -> None:
+            ends.append(await _receive_input(websocket, stream))
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(send)
+        nursery.start_soon(receive)
+        await draining.wait()
+        ends.append(_Farewell(CloseCode.GOING_AWAY, CloseReason.DRAINING))
+        nursery.cancel_scope.cancel()
+    end = ends[0]
+    if isinstance(end, _Farewell):
+        await websocket.close(end.code, end.reason)
+    if end is _Client.VANISHED:
+        await stream.reset()
+    else:
+        await stream.aclose()
+
+
+async def _send_output(websocket: WebSocket, stream: AttachmentStream) -> _Farewell:
+    while True:
+        try:
+            data = await stream.receive_some()
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, AttachmentClosed):
+                reason = error.__cause__.reason
+                return _Farewell(CLOSE_CODES[reason], reason)
+            return _Farewell(CloseCode.INTERNAL_ERROR, str(error))
+        if not data:
+            return _Farewell(CloseCode.NORMAL)
+        try:
+            await websocket.send_binary(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.sleep_forever()  # the task that receives knows how the client left
+
+
+async def _receive_input(websocket: WebSocket, stream: AttachmentStream) -> _Client:
+    """Pass on what the client sends until it leaves; tell how it did."""
+    port_reads = True
+    try:
+        while (message := await websocket.receive(merge=True)) is not None:
+            if not port_reads:
+                continue
+            data = message.text.encode() if isinstance(message, Text) else message.data
+            try:
+                await stream.send_all(data)
+            except trio.BrokenResourceError:
+                port_reads = False  # its output goes on, or will tell
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return _Client.VANISHED
+    return _Client.CLOSED

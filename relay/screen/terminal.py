@@ -1,0 +1,395 @@
+"""A terminal without a window: takes output and knows what it would look like.
+
+It does what the page's terminal does (a subset of xterm, see docs/topics/screens.md), so that both come to the
+same screen, and answers no question.  Every sequence costs at most about a screen's worth of work, whatever
+its parameters: counts are bounded by the size, which is bounded by `MAX_COLUMNS` and `MAX_ROWS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from relay.endpoint import TerminalSize
+from relay.screen.attributes import PLAIN, Attributes, Link, apply_sgr, erased
+from relay.screen.charsets import NAMES, SLOTS, Charsets
+from relay.screen.lines import EMPTY, TAIL, Line
+from relay.screen.modes import AUTOWRAP, KEYPAD, ORIGIN, REVERSE_WRAP, Modes
+from relay.screen.page import Page, SavedCursor
+from relay.screen.parser import Handler, Parser
+from relay.screen.settings import Settings
+from relay.screen.widths import NARROW, width_of
+
+MAX_COLUMNS, MAX_ROWS = 1000, 500
+"""Larger terminals are not kept: nobody looks at one, and a cell takes 16 bytes."""
+_MOST = 99_999
+_SCREENS = frozenset({47, 1047, 1049})
+
+Parameters = list[int]
+
+
+@lru_cache(maxsize=1024)
+def _numbers(parameters: str) -> list[int]:
+    """Return the parameters of a sequence; what is missing is 0, sub-parameters are dropped."""
+    groups = (group.partition(":")[0] for group in parameters.split(";")[:32])
+    return [min(int(group[-9:]), _MOST) if group else 0 for group in groups]
+
+
+class Terminal(Handler):
+    """The state of a terminal.  `feed` it output."""
+
+    def __init__(self, size: TerminalSize) -> None:
+        columns, rows = _bounded(size)
+        self.columns, self.rows = columns, rows
+        self._parser = Parser(self)
+        self.settings = Settings()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.main = Page(self.columns, self.rows, has_history=True)
+        self.alternate = Page(self.columns, self.rows, has_history=False)
+        self.page = self.main
+        self.modes = Modes()
+        self.charsets = Charsets()
+        self.attributes = PLAIN
+        self._erased = PLAIN
+        self.last_width = 0
+        """Columns of the character that was just drawn; 0 after anything else."""
+
+    @staticmethod
+    def takes(size: TerminalSize) -> bool:
+        """Tell whether a terminal of this size is kept."""
+        return 2 <= size.columns <= MAX_COLUMNS and size.rows <= MAX_ROWS
+
+    @property
+    def held(self) -> bytes:
+        """The beginning of a sequence that is not complete yet."""
+        return self._parser.held
+
+    @property
+    def is_alternate(self) -> bool:
+        """Whether the alternate screen is shown."""
+        return self.page is self.alternate
+
+    def feed(self, data: bytes) -> None:
+        """Take output."""
+        self._parser.feed(data)
+
+    def resize(self, size: TerminalSize) -> None:
+        """Change the size."""
+        columns, rows = _bounded(size)
+        if (columns, rows) != (self.columns, self.rows):
+            self.columns, self.rows = columns, rows
+            self.main.resize(columns, rows)
+            self.alternate.resize(columns, rows)
+
+    # ---------------------------------------------------------------- text
+
+    def text(self, text: str) -> None:
+        """See `Handler`."""
+        charset = self.charsets.current
+        if charset is not None:
+            text = text.translate(charset)
+        page = self.page
+        line = page.lines[page.y]
+        x = page.x
+        if 0 < x < self.columns and line.cells[x] == TAIL:
+            line.set_empty(x - 1, self.attributes)
+        narrow = NARROW.match(text)
+        if narrow is not None and narrow.end() == len(text):
+            self._draw_narrow(text)
+            self.last_width = 1
+        else:
+            self._draw(text)
+        line = page.lines[page.y]
+        if page.x < self.columns and line.cells[page.x] == TAIL and not line.is_wide(page.x - 1):
+            line.set_empty(page.x, self.attributes)
+        elif page.x < self.columns and line.cells[page.x] == TAIL:
+            line.set_empty(page.x, self.attributes)
+
+    def _draw_narrow(self, text: str) -> None:
+        page, attributes, columns = self.page, self.attributes, self.columns
+        position, end = 0, len(text)
+        while position < end:
+            if page.x >= columns:
+                if not self.modes[AUTOWRAP]:
+                    position = end - 1  # each overwrites the one before, in the last column
+                    page.x = columns - 1
+                else:
+                    self._wrap()
+            count = min(columns - page.x, end - position)
+            line = page.lines[page.y]
+            x = page.x
+            if self.modes.insert:
+                line.insert(x, count, attributes)
+            line.cells[x : x + count] = text[position : position + count]
+            line.attributes[x : x + count] = [attributes] * count
+            page.x = x + count
+            position += count
+
+    def _draw(self, text: str) -> None:
+        page, attributes, columns = self.page, self.attributes, self.columns
+        for character in text:
+            width = width_of(character)
+            if width == 0:
+                if self.last_width:
+                    page.lines[page.y].combine(page.x, character)
+                continue
+            self.last_width = width
+            if page.x + width > columns:
+                if self.modes[AUTOWRAP]:
+                    line = page.lines[page.y]
+                    for x in range(page.x, columns):
+                        line.set_empty(x, attributes)
+                    self._wrap()
+                else:
+                    page.x = columns - 1
+                    if width == 2:
+                        continue
+            line = page.lines[page.y]
+            if self.modes.insert:
+                line.insert(page.x, width, attributes)
+            line.cells[page.x] = character
+            line.attributes[page.x] = attributes
+            page.x += 1
+            if width == 2:
+                line.cells[page.x] = TAIL
+                line.attributes[page.x] = attributes
+                page.x += 1
+
+    def _wrap(self) -> None:
+        page = self.page
+        page.x = 0
+        if page.y == page.bottom:
+            page.scroll(self._erased, wrapped=True)
+        else:
+            page.y = min(page.y + 1, self.rows - 1)
+            page.lines[page.y].wrapped = True
+
+    # ---------------------------------------------------------------- control characters
+
+    def control(self, character: str) -> None:
+        """See `Handler`."""
+        act = _CONTROLS.get(character)
+        if act is not None:
+            act(self)
+        self.last_width = 0
+
+    def _return(self) -> None:
+        self.page.x = 0
+
+    def _line_feed(self) -> None:
+        page = self.page
+        if self.modes.new_line:
+            page.x = 0
+        if page.y == page.bottom:
+            page.scroll(self._erased)
+        elif page.y < self.rows - 1:
+            page.y += 1
+            page.lines[page.y].wrapped = False
+        if page.x >= self.columns:
+            page.x -= 1
+
+    def _backspace(self) -> None:
+        page = self.page
+        reverse = self.modes[REVERSE_WRAP]
+        self._restrict(self.columns + reverse)
+        line = page.lines[page.y]
+        if page.x > 0:
+            page.x -= 1
+        elif reverse and line.wrapped and page.top < page.y <= page.bottom:
+            line.wrapped = False
+            page.y -= 1
+            page.x = self.columns - 1
+            if page.lines[page.y].cells[page.x] == EMPTY:
+                page.x -= 1  # where a wide character did not fit
+        self._restrict()
+
+    def _tab(self) -> None:
+        if self.page.x < self.columns:
+            self.page.x = self.page.next_tab()
+
+    def _shift_out(self) -> None:
+        self.charsets = Charsets(self.charsets.slots, 1)
+
+    def _shift_in(self) -> None:
+        self.charsets = Charsets(self.charsets.slots, 0)
+
+    def _index(self) -> None:
+        page = self.page
+        self._restrict()
+        if page.y == page.bottom:
+            page.scroll(self._erased)
+        else:
+            page.y = min(page.y + 1, self.rows - 1)
+        self._restrict()
+
+    def _next_line(self) -> None:
+        self.page.x = 0
+        self._index()
+
+    def _set_tab(self) -> None:
+        self.page.tabs.add(self.page.x)
+
+    # ---------------------------------------------------------------- escape sequences
+
+    def escape(self, intermediates: str, final: str) -> None:
+        """See `Handler`."""
+        self.last_width = 0
+        if intermediates in SLOTS:
+            if final in NAMES:
+                self.charsets = self.charsets.designate(SLOTS[intermediates], final)
+            return
+        act = _ESCAPES.get(intermediates + final)
+        if act is not None:
+            act(self)
+
+    def save_cursor(self) -> None:
+        """DECSC."""
+        page = self.page
+        page.saved = SavedCursor(page.x, page.scrolled + page.y, self.attributes, self.charsets)
+
+    def restore_cursor(self) -> None:
+        """DECRC."""
+        page = self.page
+        saved = page.saved
+        page.x, page.y = saved.x, page.saved_row()
+        self._set_attributes(saved.attributes._replace(link=self.attributes.link))
+        self.charsets = saved.charsets
+        self._restrict()
+
+    def _reverse_index(self) -> None:
+        page = self.page
+        self._restrict()
+        if page.y == page.top:
+            page.scroll_back(self._erased)
+        else:
+            page.y -= 1
+            self._restrict()
+
+    def _keypad_application(self) -> None:
+        self.modes.set(KEYPAD, on=True)
+
+    def _keypad_numeric(self) -> None:
+        self.modes.set(KEYPAD, on=False)
+
+    def _full_reset(self) -> None:
+        self._reset()
+        self.settings.reset()
+
+    def _use_g1(self) -> None:
+        self.charsets = Charsets(self.charsets.slots, 1)
+
+    def _use_g2(self) -> None:
+        self.charsets = Charsets(self.charsets.slots, 2)
+
+    def _use_g3(self) -> None:
+        self.charsets = Charsets(self.charsets.slots, 3)
+
+    def _use_default_charset(self) -> None:
+        self.charsets = Charsets(self.charsets.slots, 0).designate(0, "B")
+
+    def _alignment_pattern(self) -> None:
+        self._go_to(0, 0)
+        for line in self.page.lines[self.page.y :]:
+            line.fill("E", self.attributes._replace(link=None))
+        self._go_to(0, 0)
+
+    # ---------------------------------------------------------------- control sequences
+
+    def csi(self, prefix: str, parameters: str, intermediates: str, final: str) -> None:
+        """See `Handler`."""
+        self_width, self.last_width = self.last_width, 0
+        if final == "m":
+            if not prefix and not intermediates:
+                self._set_attributes(apply_sgr(self.attributes, parameters))
+            return
+        name = prefix + intermediates + final
+        numbers = _numbers(parameters)
+        if name == "b":
+            self._repeat(numbers[0] or 1, self_width)
+            return
+        act = SEQUENCES.get(name)
+        if act is not None:
+            act(self, numbers)
+        else:
+            self.settings.csi(name, numbers)
+
+    def _repeat(self, count: int, width: int) -> None:
+        page = self.page
+        if width and page.x >= width:
+            text = page.lines[page.y].cells[page.x - width]
+            if text not in {EMPTY, TAIL}:
+                self.text(text * min(count, self.columns * self.rows))
+        self.last_width = 0
+
+    def _set_attributes(self, attributes: Attributes) -> None:
+        self.attributes = attributes
+        self._erased = erased(attributes.background)
+
+    def _restrict(self, columns: int | None = None) -> None:
+        self.page.restrict(columns or self.columns, origin=self.modes[ORIGIN])
+
+    def _go_to(self, x: int, y: int) -> None:
+        page = self.page
+        page.x, page.y = x, y + (page.top if self.modes[ORIGIN] else 0)
+        self._restrict()
+
+    def _move(self, x: int, y: int) -> None:
+        self._restrict()
+        page = self.page
+        self._go_to(page.x + x, page.y + y)
+
+    @property
+    def _line(self) -> Line:
+        return self.page.lines[self.page.y]
+
+    def osc(self, body: str) -> None:
+        """See `Handler`."""
+        self.last_width = 0
+        number, separator, rest = body.partition(";")
+        if number == "8" and separator:
+            self._link(rest)
+        else:
+            self.settings.osc(number, rest)
+
+    def _link(self, body: str) -> None:
+        parameters, separator, uri = body.partition(";")
+        if separator:
+            link = Link(parameters, uri) if uri and len(body) <= 4096 else None
+            self.attributes = self.attributes._replace(link=link)
+
+    # ---------------------------------------------------------------- modes and screens
+
+    def set_private_modes(self, modes: Parameters, *, on: bool) -> None:
+        """DECSET and DECRST."""
+        for mode in modes:
+            if mode == 2 and on:
+                self.charsets = Charsets(used=self.charsets.used)
+            elif mode == 1048 or (mode == 1049 and on):
+                self.save_cursor() if on else self.restore_cursor()
+            if mode in _SCREENS:
+                self._show_screen(alternate=on)
+                if mode == 1049 and not on:
+                    self.restore_cursor()
+            self.modes.set(mode, on=on)
+            if mode == ORIGIN:
+                self._go_to(0, 0)
+
+    def _show_screen(self, *, alternate: bool) -> None:
+        old = self.page
+        new = self.alternate if alternate else self.main
+        if new is old:
+            return
+        if alternate:
+            for line in new.lines:
+                line.fill(EMPTY, self._erased)
+        else:
+            self.alternate = Page(self.columns, self.rows, has_history=False)
+            self.alternate.saved = old.saved
+        new.x, new.y = old.x, old.y
+        self.page = new
+
+
+def _bounded(size: TerminalSize) -> tuple[int, int]:
+    return min(max(size.columns, 2), MAX_COLUMNS), min(size.rows, MAX_ROWS)
