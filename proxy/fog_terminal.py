@@ -33,8 +33,10 @@ from runtimes.agent import Agent
 DEFAULT_TAG = "main"
 
 
-async def serve_fog_terminal(websocket: WebSocket, agent: Agent, grant: Grant) -> None:
-    """Serve one client until it leaves, the shell exits or the session ends.
+async def serve_fog_terminal(
+    websocket: WebSocket, agent: Agent, grant: Grant, draining: trio.Event
+) -> None:
+    """Serve one client until it leaves, the shell exits, the session ends or `draining` is set.
 
     The client takes control from whoever had it: this dialect knows no viewers, and its clients
     come back without saying who they were.
@@ -54,7 +56,7 @@ async def serve_fog_terminal(websocket: WebSocket, agent: Agent, grant: Grant) -
                     takeover=True,
                 )
             )
-            await _converse(websocket, attachment)
+            await _converse(websocket, attachment, draining)
     except AttachRefused as error:
         code, reason = CloseCode.POLICY_VIOLATION, error.code.value
     except AttachmentClosed as error:
@@ -64,11 +66,13 @@ async def serve_fog_terminal(websocket: WebSocket, agent: Agent, grant: Grant) -
     await websocket.close(code, reason)
 
 
-async def _converse(websocket: WebSocket, attachment: ClientAttachment) -> None:
+async def _converse(
+    websocket: WebSocket, attachment: ClientAttachment, draining: trio.Event
+) -> None:
     """Move frames both ways until either side ends.
 
     Raises:
-      AttachmentClosed: the attachment ended, not by the shell's exit.
+      AttachmentClosed: the attachment ended, not by the shell's exit; or the server is going away.
     """
     closed: AttachmentClosed | None = None
     async with trio.open_nursery() as nursery:
@@ -77,7 +81,14 @@ async def _converse(websocket: WebSocket, attachment: ClientAttachment) -> None:
             await _listen(websocket, attachment)
             nursery.cancel_scope.cancel()
 
+        async def drain() -> None:
+            nonlocal closed
+            await draining.wait()
+            closed = AttachmentClosed(CloseReason.DRAINING)
+            nursery.cancel_scope.cancel()
+
         nursery.start_soon(listen)
+        nursery.start_soon(drain)
         try:
             await _show(websocket, attachment)
         except AttachmentClosed as error:

@@ -56,6 +56,6 @@ class TerminalRoutes:
             if subprotocol is not None:
                 await self._agent.serve_link(WebSocketCarrier(websocket), grant)
             else:
-                await serve_fog_terminal(websocket, self._agent, grant)
+                await serve_fog_terminal(websocket, self._agent, grant, request.draining)
         except UnknownSession:
             await websocket.close(1000, "session_ended")

@@ -6,19 +6,20 @@ acknowledged.  While there is a link, a `Binding` connects the record to a strea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from relay.endpoint import Channel
 from relay.grant import Grant, Mode
 from relay.link import Link
 from relay.protocol.frames import MAX_OFFSET
-from relay.protocol.messages import Attached, Credit, Exit
+from relay.protocol.messages import MAX_SCREEN_PART, Attached, Credit, Exit, Screen
 from relay.protocol.policies import Policy
 from relay.protocol.reasons import CloseReason
 from relay.protocol.ring import ReplayRing
 from relay.protocol.sender import ChannelSender, SenderStatistics
 from relay.protocol.windows import ReceiveWindow
+from relay.screen import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,14 @@ class Binding:
         rings: Mapping[Channel, ReplayRing],
         windows: Mapping[Channel, int],
         input_window: ReceiveWindow | None,
+        *,
+        keeps_screen: bool = False,
+        screen: Snapshot | None = None,
     ) -> None:
-        """Answer ATTACH and let bytes flow."""
+        """Answer ATTACH and let bytes flow.
+
+        `keeps_screen`: its client wants a screen with every GAP, and `screen` before the first byte.
+        """
         connection = self.link.connection
         connection.accept(self.stream_id, answer)
         for channel, ring in rings.items():
@@ -72,9 +79,28 @@ class Binding:
             self.senders[channel] = connection.open_sender(
                 self.stream_id, channel, ring, start, start + windows.get(channel, 0)
             )
+        if keeps_screen:
+            self.senders[Channel.OUTPUT].keeps_screen = True
+        if screen is not None:
+            self.show(screen)
         if input_window is not None:
             connection.open_receiver(self.stream_id, Channel.INPUT, input_window)
         self.link.wake()
+
+    @property
+    def needs_screen(self) -> bool:
+        """Whether the client waits for a screen."""
+        sender = self.senders.get(Channel.OUTPUT)
+        return sender is not None and sender.needs_screen
+
+    def show(self, screen: Snapshot | None) -> None:
+        """Send a screen, and what follows it; or the GAP alone if there is none."""
+        sender = self.senders[Channel.OUTPUT]
+        if screen is None:
+            sender.show_nothing()
+        else:
+            sender.show(screen.at, screen_frames(screen))
+        self.wake(Channel.OUTPUT)
 
     def stop_output(self, channel: Channel) -> None:
         """The client said on an earlier link that it reads `channel` no more."""
@@ -126,6 +152,8 @@ class Attachment:
         """Output offset that must be acknowledged before input is let in (§ 5, Replay)."""
         self.acked: dict[Channel, int] = {}
         self.signals = 0
+        self.keeps_screen = False
+        """Whether its client wants a screen with every GAP."""
 
     def rebase(self, accepted: int, window: int) -> None:
         """Begin to count input at `accepted`."""
@@ -208,4 +236,17 @@ class Attachment:
             bound=self.binding is not None,
             accepted=self.input.received,
             senders={channel: sender.statistics() for channel, sender in senders.items()},
+        )
+
+
+def screen_frames(screen: Snapshot) -> Iterator[Screen]:
+    """Yield a snapshot as it travels."""
+    for start in range(0, max(len(screen.data), 1), MAX_SCREEN_PART):
+        end = start + MAX_SCREEN_PART
+        yield Screen(
+            data=screen.data[start:end],
+            at=screen.at,
+            columns=screen.size.columns,
+            rows=screen.size.rows,
+            last=end >= len(screen.data),
         )

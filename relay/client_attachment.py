@@ -37,8 +37,10 @@ from relay.protocol.messages import (
     Fin,
     Gap,
     Refused,
+    Replay,
     Resize,
     Resume,
+    Screen,
     Signal,
     Start,
     Stop,
@@ -61,7 +63,8 @@ class AttachOptions:
     """What to attach to and how; see ATTACH in docs/spec/trunk-1.md § 5.
 
     `attachment` is the id to use: 16 to 64 characters that no other client uses.  `replay`: begin
-    with the oldest byte still there, not with the next one.  `window` is how many bytes of output
+    with the oldest byte still there (``"all"``), with the next one (``"none"``), or, for a terminal,
+    with its present screen (``"screen"``); then a `ScreenOutput` follows every `Missed`, too.  `window` is how many bytes of output
     may be under way at first.
 
     Raises:
@@ -76,7 +79,7 @@ class AttachOptions:
     start: Start | None = None
     size: TerminalSize | None = None
     takeover: bool = False
-    replay: bool = True
+    replay: Replay = "all"
     window: int = INITIAL_WINDOW
 
     def __post_init__(self) -> None:
@@ -98,7 +101,7 @@ class AttachOptions:
             columns=size.columns if size else None,
             rows=size.rows if size else None,
             takeover=self.takeover and resume is None,
-            replay="all" if self.replay else "none",
+            replay=self.replay,
             resume=resume,
             window=window,
         )
@@ -311,7 +314,8 @@ class ClientAttachment:
         resume = None
         if self.answer is not None:
             have = {channel: box.window.received for channel, box in self._inboxes.items()}
-            resume = Resume(stream=self.answer.stream, have=have)
+            awaits = self._inboxes[Channel.OUTPUT].awaits_screen
+            resume = Resume(stream=self.answer.stream, have=have, screen=awaits)
         window = {channel: box.grant_for_resume() for channel, box in self._inboxes.items()}
         request = self.options.request(self._size, resume, window)
         self.stream_id = link.connection.attach(request)
@@ -343,8 +347,10 @@ class ClientAttachment:
                 self.fail(AttachRefused(message.code, message.message))
             case Closed():
                 self.fail(AttachmentClosed(message.reason, message.message))
-            case Gap():
-                self._inbox(event.channel).put_gap(message.start, message.to)
+            case Gap(start=start, to=to):
+                self._inbox(event.channel).put_gap(start, to, screen=message.screen)
+            case Screen():
+                self._inbox(event.channel).put_screen(message)
             case Fin():
                 self._inbox(event.channel).end()
             case Exit():
@@ -406,6 +412,8 @@ class ClientAttachment:
                 raise RemoteProtocolError(
                     f"resumed at {offset}, not at {inbox.window.received} on channel {channel}"
                 )
+            if channel is Channel.OUTPUT:
+                inbox.expect_screen(announced=answer.screen)
             connection.open_receiver(self.stream_id, channel, inbox.window)
         self.answer = answer
         if not self._settle_input(answer):

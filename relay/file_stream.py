@@ -60,12 +60,12 @@ class FileStream:
         self._head_is_due = False
         return told
 
-    async def content(self) -> AsyncIterator[bytes]:
-        """Give the content, piece by piece, and return at its end, be it complete or not."""
-        while (item := await self.attachment.receive(Channel.OUTPUT)) is not None:
-            if isinstance(item, Missed):
-                raise FileFailed(FileProblem.FAILED, "bytes of the file were lost on the way")
-            yield item.data
+    async def receive(self) -> bytes:
+        """Wait for content; ``b""`` at its end, be it complete or not: `result` tells."""
+        item = await self.attachment.receive(Channel.OUTPUT)
+        if isinstance(item, Missed):
+            raise FileFailed(FileProblem.FAILED, "bytes of the file were lost on the way")
+        return b"" if item is None else item.data
 
     async def send(self, data: Buffer) -> None:
         """Send content; waits while too much of it is under way."""

@@ -337,9 +337,8 @@ class StreamHost:
         if len(self._streams) + len(self._starting) < self._limits.max_streams:
             return
         ended = self._ended_and_unread()
-        if not ended and (lost := self._lost_connections()):
-            lost[0].endpoint.send_signal("HUP")
-            ended = lost[:1]
+        if not ended:
+            ended = self._lost_connections()[:1]  # which ends when it is forgotten
         if not ended:
             raise AttachRefused(
                 Refusal.LIMIT, f"a session has at most {self._limits.max_streams} streams"

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import trio
 
-from relay.endpoint import Channel
+from relay.endpoint import Channel, TerminalSize
+from relay.protocol.errors import RemoteProtocolError
+from relay.protocol.messages import MAX_SCREEN, Screen
 from relay.protocol.windows import MAX_WINDOW, ReceiveWindow
 
 JOINED_BYTES = 64 * 1024
@@ -28,12 +30,23 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class ScreenOutput(Output):
+    """What brings a freshly reset terminal of `size` to where the output is at `offset`.
+
+    It stands for everything before, and contains no question.
+    """
+
+    size: TerminalSize = TerminalSize()
+
+
+@dataclass(frozen=True, slots=True)
 class Missed:
-    """Bytes `start` .. `to` of a channel no longer exist."""
+    """Bytes `start` .. `to` of a channel no longer exist; `screen`: a `ScreenOutput` follows."""
 
     channel: Channel
     start: int
     to: int
+    screen: bool = False
 
 
 @dataclass(slots=True)
@@ -55,7 +68,10 @@ class Inbox:
         self.live = 0
         """Offset below which bytes are replay."""
         self.arrived = trio.lowlevel.ParkingLot()
-        self._items: deque[_Piece | Missed] = deque()
+        self.awaits_screen = False
+        """Whether a screen was announced that has not come whole yet."""
+        self._screen = bytearray()
+        self._items: deque[_Piece | Missed | ScreenOutput] = deque()
         self._taken = 0  # offset after what `take` returned last
 
     def begin(self, offset: int, live: int) -> None:
@@ -90,12 +106,37 @@ class Inbox:
             self._items.append(_Piece(offset, bytearray(data), replay))
         self.arrived.unpark_all()
 
-    def put_gap(self, start: int, to: int) -> None:
+    def expect_screen(self, *, announced: bool) -> None:
+        """Begin to wait for a screen, or give up to wait."""
+        self.awaits_screen = announced
+        self._screen.clear()
+
+    def put_screen(self, part: Screen) -> None:
+        """Add a part of a screen.
+
+        Raises:
+          RemoteProtocolError: it was not announced, is not for where the channel is, or is too long.
+        """
+        if not self.awaits_screen or part.at != self.window.received:
+            raise RemoteProtocolError(f"a SCREEN at {part.at} out of its turn")
+        self._screen += part.data
+        if len(self._screen) > MAX_SCREEN:
+            raise RemoteProtocolError(f"a SCREEN of more than {MAX_SCREEN} bytes")
+        if part.last:
+            size = TerminalSize(part.columns, part.rows)
+            data = bytes(self._screen)
+            self._items.append(ScreenOutput(self.channel, part.at, data, replay=True, size=size))
+            self.expect_screen(announced=False)
+            self.arrived.unpark_all()
+
+    def put_gap(self, start: int, to: int, *, screen: bool = False) -> None:
         """Add a gap; one that goes on where the last item, a gap too, ends is joined to it."""
+        if screen:
+            self.expect_screen(announced=True)
         if self._items and isinstance(last := self._items[-1], Missed):
             self._items.pop()
             start = last.start
-        self._items.append(Missed(self.channel, start, to))
+        self._items.append(Missed(self.channel, start, to, screen))
         self.arrived.unpark_all()
 
     def end(self) -> None:
@@ -113,6 +154,8 @@ class Inbox:
         item = self._items.popleft()
         if isinstance(item, Missed):
             self._taken = item.to
+            return item
+        if isinstance(item, ScreenOutput):
             return item
         self._taken = item.offset + len(item.data)
         return Output(self.channel, item.offset, bytes(item.data), item.replay)

@@ -16,7 +16,7 @@ MAX_CHARACTERS = 1024
 """All items together, as text: the rules travel in tickets, which travel in URLs."""
 
 _MAX_PORT = 0xFFFF
-_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,15 @@ from relay.client import TrunkState, TrunkStatus
 from relay.client_attachment import ClientAttachment
 from relay.endpoint import Channel, ExitStatus, Kind, Overflow, TerminalSize
 from relay.errors import AttachmentClosed, AttachRefused, InputUncertain, RelayError
+from relay.file_problems import FileProblem
+from relay.file_stream import FileFailed
 from relay.grant import Mode
 from relay.inbox import Missed, Output
 from relay.protocol.reasons import CloseReason, Refusal
 from trunkline.sdk.api import SessionInfo
 from trunkline.sdk.client import Client, Completed, Connection, Session, open_client
 from trunkline.sdk.errors import ApiError, ServerNotFound, ServerUnreachable, TrunklineError
+from trunkline.sdk.files import FileInfo, Files
 from trunkline.version import VERSION
 
 __version__ = VERSION
@@ -28,6 +31,10 @@ __all__ = [
     "Completed",
     "Connection",
     "ExitStatus",
+    "FileFailed",
+    "FileInfo",
+    "FileProblem",
+    "Files",
     "InputUncertain",
     "Kind",
     "Missed",

@@ -24,6 +24,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from api.addresses import is_host
 from relay.limits import StreamLimits
 from sessions.placement import EMBEDDED_NODE, Node, Tier
 from sessions.profiles import Profile, ProfileError, profiles_from_mapping
@@ -84,6 +85,27 @@ class Config:
     profiles: Mapping[str, Profile] = field(default_factory=lambda: profiles_from_mapping({}))
 
 
+def _is_origin(url: str) -> bool:
+    scheme, _, host = url.partition("://")
+    return scheme.lower() in {"http", "https"} and is_host(host.removesuffix("/"))
+
+
+def _check_names(read: _File) -> None:
+    """Refuse names and addresses that no request could ever match.
+
+    Raises:
+      ValueError: one is malformed; the message begins with the key.
+    """
+    if read.public_url is not None and not _is_origin(read.public_url):
+        raise ValueError(f"public_url: {read.public_url!r} must look like https://shell.example.com")
+    for host in read.allowed_hosts:
+        if not is_host(host):
+            raise ValueError(f"allowed_hosts: {host!r} must look like name or name:port")
+    for origin in read.allowed_origins:
+        if not _is_origin(origin):
+            raise ValueError(f"allowed_origins: {origin!r} must look like https://name or with :port")
+
+
 def load_config(path: Path | None) -> Config:
     """Read the file at `path`; None gives the defaults.
 
@@ -96,6 +118,7 @@ def load_config(path: Path | None) -> Config:
         with path.open("rb") as file:
             content = tomllib.load(file)
         read = msgspec.convert(content, _File)
+        _check_names(read)
         profiles = profiles_from_mapping(read.profiles)
         streams = StreamLimits(
             ring_bytes=read.streams.ring_bytes,
@@ -108,7 +131,7 @@ def load_config(path: Path | None) -> Config:
         )
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -121,7 +121,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
         async with trio.open_nursery() as watchers:
             async with trio.open_nursery() as nursery:
                 front: Front = await nursery.start(run_front)
-                watchers.start_soon(_stop_on_signal, front, agent, watchers.cancel_scope)
+                await watchers.start(_stop_on_signal, front, agent, watchers.cancel_scope)
                 url = f"{scheme}://{_authority(settings.host, port, scheme)}"
                 leave_note(url, credential)
                 stack.callback(remove_note)
@@ -131,9 +131,16 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             watchers.cancel_scope.cancel()
 
 
-async def _stop_on_signal(front: Front, agent: Agent, scope: trio.CancelScope) -> None:
+async def _stop_on_signal(
+    front: Front,
+    agent: Agent,
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
     ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # started under nohup
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
         async for number in signals:
             if number == signal.SIGHUP and ignores_hangup:
                 continue

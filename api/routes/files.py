@@ -143,7 +143,7 @@ def _content(
 
 
 async def _checked_content(stream: FileStream) -> AsyncIterator[bytes]:
-    async for piece in stream.content():
+    while piece := await stream.receive():
         yield piece
     await stream.result()  # raises if that was not all: the connection then breaks off
 
@@ -284,7 +284,7 @@ async def _entries(stream: FileStream, path: str, limit: int) -> AsyncIterator[b
     yield b'{"path":' + msgspec.json.encode(path) + b',"entries":['
     separator = b""
     rest = b""
-    async for piece in stream.content():
+    while piece := await stream.receive():
         *lines, rest = (rest + piece).split(b"\n")
         shown = lines[:limit]
         if shown:

@@ -70,9 +70,9 @@ async def create(session_id: str) -> TrioResponse:
     """
     _check_version()
     start = _announced()
-    has_content = bool(request.mimetype)
-    if has_content:
-        _check_type()
+    has_content = request.mimetype == tus.CONTENT_TYPE
+    if request.content_length:
+        _check_type()  # of an empty body, clients send any
     trunk = await session_trunk(session_id)
     told = await _add(trunk, start, has_content=has_content)
     response = _progress(201, told)
@@ -100,7 +100,7 @@ def _announced() -> FileStart:
         operation=FileOperation.WRITE,
         path=check_path("path", metadata["path"]),
         size=size,
-        length=request.content_length if request.mimetype else None,
+        length=request.content_length,
         sha256=sha256.lower() if sha256 else None,
         checksum=str(checksum) if checksum else None,
         mode=parse_mode("mode", metadata["mode"]) if "mode" in metadata else None,

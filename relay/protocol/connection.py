@@ -11,7 +11,7 @@ is queued ahead of that, so what is sent is decided as late as possible:
 2. CREDIT and PONG, which are not queued at all: only *that* one is due is remembered, and the
    latest values are written, so no flood of requests can make them pile up;
 3. bytes: every sender that has data and credit stands in one round-robin queue and gives one slice
-   at a time.  GAP, FIN and EXIT come from there too, because they must keep their place.
+   at a time.  GAP, SCREEN, FIN and EXIT come from there too, because they must keep their place.
 
 So a stalled stream costs the others nothing (it is not in the queue), no stream starves another,
 and control frames wait for at most the slices already handed to the carrier.

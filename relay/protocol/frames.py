@@ -46,6 +46,7 @@ class FrameType(IntEnum):
     PONG = 0x0E
     GOAWAY = 0x0F
     STOP = 0x10
+    SCREEN = 0x11
 
 
 @dataclass(frozen=True, slots=True)

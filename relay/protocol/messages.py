@@ -27,6 +27,10 @@ from relay.protocol.reasons import CloseReason, Refusal
 VERSION = 1
 MAX_TEXT = 4096
 """Characters in a text that is for people to read (§ 2, Limits)."""
+MAX_SCREEN_PART = 48 * 1024
+"""Bytes of `data` in one SCREEN (§ 2, Limits)."""
+MAX_SCREEN = 1024 * 1024
+"""Bytes of all the SCREEN frames that belong together (§ 2, Limits)."""
 
 Offset = Annotated[int, msgspec.Meta(ge=0, le=MAX_OFFSET - 1)]
 Cells = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)]
@@ -36,6 +40,8 @@ ChannelOffsets = dict[Channel, Offset]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 ProcessString = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]
 """A string that execve(2) can take: no NUL in it."""
+Replay = Literal["all", "none", "screen"]
+"""What a new attachment gets of what was there before it (§ 5)."""
 Path = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]{1,4096}\Z")]
 
 Checksum = Annotated[
@@ -63,10 +69,11 @@ class Credit(_Map, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Gap(_Map, frozen=True, kw_only=True, omit_defaults=True, rename={"start": "from"}):
-    """Bytes that no longer exist (§ 4)."""
+    """Bytes that no longer exist (§ 4); `screen`: SCREEN follows, which makes up for them."""
 
     start: Offset
     to: Offset
+    screen: bool = False
 
 
 class Fin(_Map, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,6 +125,7 @@ class Resume(_Map, frozen=True, kw_only=True, omit_defaults=True):
 
     stream: Text
     have: ChannelOffsets
+    screen: bool = False
 
 
 class Attach(_Map, frozen=True, kw_only=True, omit_defaults=True):
@@ -132,7 +140,7 @@ class Attach(_Map, frozen=True, kw_only=True, omit_defaults=True):
     columns: Cells | None = None
     rows: Cells | None = None
     takeover: bool = False
-    replay: Literal["all", "none"] = "all"
+    replay: Replay = "all"
     resume: Resume | None = None
     window: ChannelOffsets = {}
 
@@ -153,6 +161,7 @@ class Attached(_Map, frozen=True, kw_only=True, omit_defaults=True, rename={"sta
     credit: Offset = 0
     signals: Offset = 0
     stopped: bool = False
+    screen: bool = False
 
 
 class Refused(_Map, frozen=True, kw_only=True, omit_defaults=True):
@@ -218,6 +227,16 @@ class Stop(_Map, frozen=True, kw_only=True, omit_defaults=True):
     """Nobody will read this channel any more."""
 
 
+class Screen(_Map, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of what brings a fresh terminal to where the output is at the offset `at` (§ 5, Screens)."""
+
+    data: Annotated[bytes, msgspec.Meta(max_length=MAX_SCREEN_PART)]
+    at: Offset
+    columns: Cells
+    rows: Cells
+    last: bool = False
+
+
 Message = (
     Hello
     | Credit
@@ -235,6 +254,7 @@ Message = (
     | Pong
     | GoAway
     | Stop
+    | Screen
 )
 
 MESSAGES: dict[FrameType, type[Message]] = {
@@ -254,6 +274,7 @@ MESSAGES: dict[FrameType, type[Message]] = {
     FrameType.PONG: Pong,
     FrameType.GOAWAY: GoAway,
     FrameType.STOP: Stop,
+    FrameType.SCREEN: Screen,
 }
 _TYPES: dict[type[Message], FrameType] = {message: type_ for type_, message in MESSAGES.items()}
 _DECODERS: dict[int, msgspec.msgpack.Decoder[Message]] = {

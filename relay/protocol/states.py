@@ -39,7 +39,7 @@ class Step(Enum):
     ACCEPT = auto()
     REFUSE = auto()
     SEND = auto()
-    """Any frame of an open stream: DATA, GAP, FIN, EXIT, CREDIT, STOP, RESIZE, SIGNAL."""
+    """Any frame of an open stream: DATA, GAP, SCREEN, FIN, EXIT, CREDIT, STOP, RESIZE, SIGNAL."""
     DETACH = auto()
     CLOSE = auto()
 
@@ -62,6 +62,7 @@ ATTACHER: Mapping[State, Mapping[Trigger, State]] = {
         _F.EXIT: State.OPEN,
         _F.CREDIT: State.OPEN,
         _F.STOP: State.OPEN,
+        _F.SCREEN: State.OPEN,
         _F.CLOSED: State.ENDED,
         Step.SEND: State.OPEN,
         Step.DETACH: State.DETACHING,
@@ -74,6 +75,7 @@ ATTACHER: Mapping[State, Mapping[Trigger, State]] = {
         _F.EXIT: State.DETACHING,
         _F.CREDIT: State.DETACHING,
         _F.STOP: State.DETACHING,
+        _F.SCREEN: State.DETACHING,
         _F.REFUSED: State.ENDED,
         _F.CLOSED: State.ENDED,
     },

@@ -84,7 +84,7 @@ class Line:
         count = min(count, width - column)
         if cells[column] == TAIL and column:
             self.set_empty(column - 1, attributes)
-            self.set_empty(column, attributes)
+            cells[column] = EMPTY
         cells[column:column] = [EMPTY] * count
         self.attributes[column:column] = [attributes] * count
         half = cells[width] == TAIL
@@ -131,9 +131,11 @@ class PackedLine:
         text = "".join(line.cells)
         # Where every cell is one character, the text alone tells them apart.
         self._cells = text if len(text) == self._width else tuple(line.cells)
-        self._runs = tuple(
-            (attributes, sum(1 for _ in run)) for attributes, run in groupby(line.attributes)
-        )
+        first = line.attributes[0]
+        if line.attributes.count(first) == self._width:
+            self._runs: tuple[tuple[Attributes, int], ...] = ((first, self._width),)
+        else:
+            self._runs = tuple((look, len(list(run))) for look, run in groupby(line.attributes))
 
     @property
     def size(self) -> int:

@@ -42,12 +42,15 @@ SOFT = frozenset({1, ORIGIN, AUTOWRAP, SHOW_CURSOR, REVERSE_WRAP, KEYPAD, 1004, 
 
 
 class Modes:
-    """What is set."""
+    """What is set.  The modes that every step asks for are attributes."""
 
     def __init__(self) -> None:
         self._changed: dict[int, bool] = {}
         self.insert = False
         self.new_line = False
+        self.origin = False
+        self.autowrap = True
+        self.reverse_wrap = False
 
     def __getitem__(self, mode: int) -> bool:
         return self._changed.get(mode, DEFAULTS[mode])
@@ -61,12 +64,19 @@ class Modes:
                 for other in group:
                     self._changed.pop(other, None)
         self._changed[mode] = on
+        self._take_over()
 
     def soft_reset(self) -> None:
         """Put back what DECSTR does."""
         self.insert = False
         for mode in SOFT:
             self._changed.pop(mode, None)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        self.origin = self[ORIGIN]
+        self.autowrap = self[AUTOWRAP]
+        self.reverse_wrap = self[REVERSE_WRAP]
 
     def changed(self) -> dict[int, bool]:
         """Return the private modes that are not as in a fresh terminal."""

@@ -7,7 +7,8 @@ next character wraps.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from relay.screen.attributes import PLAIN, Attributes
 from relay.screen.charsets import Charsets
@@ -73,24 +74,38 @@ class Page:
         self.history.clear()
         self.scrolled = 0
 
-    def pack_history(self) -> None:
-        """Make the history small; to be called when the page is left alone for a while."""
-        self.history = deque(
-            (PackedLine(line) if isinstance(line, Line) else line for line in self.history),
-            maxlen=HISTORY,
-        )
+    def pack_history(self, pause: Callable[[], None]) -> None:
+        """Make the history small; for when the page is left alone for a while.
 
-    def history_lines(self) -> list[Line]:
-        """Return the history, oldest first."""
-        return [line.unpack() if isinstance(line, PackedLine) else line for line in self.history]
+        `pause` is called after every line.
+        """
+        packed: deque[Line | PackedLine] = deque(maxlen=HISTORY)
+        for line in self.history:
+            packed.append(PackedLine(line) if isinstance(line, Line) else line)
+            pause()
+        self.history = packed
+
+    def history_lines(self, pause: Callable[[], None] = lambda: None) -> list[Line]:
+        """Return the history, oldest first; `pause` is called after every line."""
+        lines = []
+        for line in self.history:
+            lines.append(line.unpack() if isinstance(line, PackedLine) else line)
+            pause()
+        return lines
 
     # ---------------------------------------------------------------- the cursor
 
     def restrict(self, columns: int, *, origin: bool) -> None:
         """Bring the cursor back within `columns` and the screen (or the margins)."""
-        self.x = min(max(self.x, 0), columns - 1)
+        if self.x >= columns:
+            self.x = columns - 1
+        elif self.x < 0:
+            self.x = 0
         first, last = (self.top, self.bottom) if origin else (0, self.rows - 1)
-        self.y = min(max(self.y, first), last)
+        if self.y > last:
+            self.y = last
+        elif self.y < first:
+            self.y = first
 
     def saved_row(self) -> int:
         """Return the row of the screen where the saved cursor is now."""
@@ -117,6 +132,7 @@ class Page:
         """
         self._resize_rows(rows)
         self.x = min(self.x, columns - 1)
+        self.saved = replace(self.saved, x=min(self.saved.x, columns - 1))
         self.top, self.bottom = 0, rows - 1
         if columns != self.columns:
             if self.has_history:
@@ -142,18 +158,22 @@ class Page:
             if self.y < self.rows:
                 self.lines.pop()
             else:
-                self.push_top_line()
+                self._push_top_line()
         self.y = min(self.y, rows - 1)
 
-    def push_top_line(self) -> None:
+    def _push_top_line(self) -> None:
         """Let the first line leave the screen."""
         first = self.lines.pop(0)
         if self.has_history:
             self.history.append(first)
             self.scrolled += 1
+        else:
+            self.saved = replace(self.saved, y=max(self.saved.y - 1, 0))
         self.y = max(self.y - 1, 0)
 
     def _extend_tabs(self, columns: int) -> None:
+        if columns in self.tabs:
+            return  # the stops are those of a wider screen, before it was narrowed
         last = max((x for x in self.tabs if x < columns), default=0)
         self.tabs |= set(range(last, columns, TAB))
 

@@ -79,14 +79,14 @@ def _widen(layout: _Layout, old: int, new: int, rows: int) -> None:
 
 
 def _narrow(layout: _Layout, old: int, new: int, rows: int) -> None:
-    cursor = layout.base + layout.y
     lines = layout.lines
     length = len(lines)  # without what is given up at the bottom
     grown = 0
     laid_out: list[list[Line]] = []  # paragraphs, the last one first
     for start, end in reversed(_paragraphs(lines)):
         paragraph = lines[start:end]
-        if not start <= cursor < end:
+        # (What moves the boundary below the cursor moves the cursor, too; where it was counts.)
+        if not start <= layout.base + layout.y < end:
             paragraph = _lay_out(paragraph, old, new)
         laid_out.append(paragraph)
         added = len(paragraph) - (end - start)

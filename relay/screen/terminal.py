@@ -7,16 +7,17 @@ its parameters: counts are bounded by the size, which is bounded by `MAX_COLUMNS
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from relay.endpoint import TerminalSize
 from relay.screen.attributes import PLAIN, Attributes, Link, apply_sgr, erased
 from relay.screen.charsets import NAMES, SLOTS, Charsets
 from relay.screen.lines import EMPTY, TAIL, Line
-from relay.screen.modes import AUTOWRAP, KEYPAD, ORIGIN, REVERSE_WRAP, Modes
+from relay.screen.modes import KEYPAD, ORIGIN, Modes
 from relay.screen.page import Page, SavedCursor
 from relay.screen.parser import Handler, Parser
+from relay.screen.sequences import SEQUENCES, Parameters, Sequence
 from relay.screen.settings import Settings
 from relay.screen.widths import NARROW, width_of
 
@@ -25,14 +26,18 @@ MAX_COLUMNS, MAX_ROWS = 1000, 500
 _MOST = 99_999
 _SCREENS = frozenset({47, 1047, 1049})
 
-Parameters = list[int]
 
+@lru_cache(maxsize=4096)
+def _look_up(
+    prefix: str, parameters: str, intermediates: str, final: str
+) -> tuple[Sequence | None, Parameters]:
+    """Return what a sequence does, and its parameters.
 
-@lru_cache(maxsize=1024)
-def _numbers(parameters: str) -> list[int]:
-    """Return the parameters of a sequence; what is missing is 0, sub-parameters are dropped."""
+    A parameter that is missing is 0, sub-parameters are dropped.
+    """
     groups = (group.partition(":")[0] for group in parameters.split(";")[:32])
-    return [min(int(group[-9:]), _MOST) if group else 0 for group in groups]
+    numbers = [min(int(group[-9:]), _MOST) if group else 0 for group in groups]
+    return SEQUENCES.get(prefix + intermediates + final), numbers
 
 
 class Terminal(Handler):
@@ -50,9 +55,9 @@ class Terminal(Handler):
         self.alternate = Page(self.columns, self.rows, has_history=False)
         self.page = self.main
         self.modes = Modes()
-        self.charsets = Charsets()
+        self.use_charsets(Charsets())
         self.attributes = PLAIN
-        self._erased = PLAIN
+        self.erased = PLAIN
         self.last_width = 0
         """Columns of the character that was just drawn; 0 after anything else."""
 
@@ -71,6 +76,17 @@ class Terminal(Handler):
         """Whether the alternate screen is shown."""
         return self.page is self.alternate
 
+    @property
+    def scrolls_whole(self) -> bool:
+        """Whether a line feed in the last row moves the whole screen, and no mode changes lines."""
+        page = self.page
+        return page.top == 0 and page.bottom == page.rows - 1 and not self.modes.new_line
+
+    def skip_lines(self, count: int) -> None:
+        """Count lines that have scrolled by without being looked at."""
+        if self.page.has_history:
+            self.page.scrolled += count
+
     def feed(self, data: bytes) -> None:
         """Take output."""
         self._parser.feed(data)
@@ -87,24 +103,27 @@ class Terminal(Handler):
 
     def text(self, text: str) -> None:
         """See `Handler`."""
-        charset = self.charsets.current
-        if charset is not None:
-            text = text.translate(charset)
+        if self._charset is not None:
+            text = text.translate(self._charset)
         page = self.page
         line = page.lines[page.y]
         x = page.x
         if 0 < x < self.columns and line.cells[x] == TAIL:
             line.set_empty(x - 1, self.attributes)
-        narrow = NARROW.match(text)
-        if narrow is not None and narrow.end() == len(text):
-            self._draw_narrow(text)
+        if text.isascii() or NARROW.fullmatch(text):
             self.last_width = 1
+            end = x + len(text)
+            if end <= self.columns and not self.modes.insert:
+                line.cells[x:end] = text
+                line.attributes[x:end] = [self.attributes] * (end - x)
+                page.x = end
+            else:
+                self._draw_narrow(text)
+                line = page.lines[page.y]
         else:
             self._draw(text)
-        line = page.lines[page.y]
-        if page.x < self.columns and line.cells[page.x] == TAIL and not line.is_wide(page.x - 1):
-            line.set_empty(page.x, self.attributes)
-        elif page.x < self.columns and line.cells[page.x] == TAIL:
+            line = page.lines[page.y]
+        if page.x < self.columns and line.cells[page.x] == TAIL:
             line.set_empty(page.x, self.attributes)
 
     def _draw_narrow(self, text: str) -> None:
@@ -112,9 +131,9 @@ class Terminal(Handler):
         position, end = 0, len(text)
         while position < end:
             if page.x >= columns:
-                if not self.modes[AUTOWRAP]:
+                if not self.modes.autowrap:
                     position = end - 1  # each overwrites the one before, in the last column
-                    page.x = columns - 1
+                    self._back_to_last_column()
                 else:
                     self._wrap()
             count = min(columns - page.x, end - position)
@@ -137,13 +156,13 @@ class Terminal(Handler):
                 continue
             self.last_width = width
             if page.x + width > columns:
-                if self.modes[AUTOWRAP]:
+                if self.modes.autowrap:
                     line = page.lines[page.y]
                     for x in range(page.x, columns):
                         line.set_empty(x, attributes)
                     self._wrap()
                 else:
-                    page.x = columns - 1
+                    self._back_to_last_column()
                     if width == 2:
                         continue
             line = page.lines[page.y]
@@ -157,11 +176,22 @@ class Terminal(Handler):
                 line.attributes[page.x] = attributes
                 page.x += 1
 
+    def _back_to_last_column(self) -> None:
+        page = self.page
+        page.x = self.columns - 1
+        if self.line.cells[page.x] == TAIL:
+            self.line.set_empty(page.x - 1, self.attributes)
+
+    def use_charsets(self, charsets: Charsets) -> None:
+        """Change the character sets."""
+        self.charsets = charsets
+        self._charset = charsets.current
+
     def _wrap(self) -> None:
         page = self.page
         page.x = 0
         if page.y == page.bottom:
-            page.scroll(self._erased, wrapped=True)
+            page.scroll(self.erased, wrapped=True)
         else:
             page.y = min(page.y + 1, self.rows - 1)
             page.lines[page.y].wrapped = True
@@ -183,7 +213,7 @@ class Terminal(Handler):
         if self.modes.new_line:
             page.x = 0
         if page.y == page.bottom:
-            page.scroll(self._erased)
+            page.scroll(self.erased)
         elif page.y < self.rows - 1:
             page.y += 1
             page.lines[page.y].wrapped = False
@@ -192,8 +222,8 @@ class Terminal(Handler):
 
     def _backspace(self) -> None:
         page = self.page
-        reverse = self.modes[REVERSE_WRAP]
-        self._restrict(self.columns + reverse)
+        reverse = self.modes.reverse_wrap
+        self.restrict(self.columns + reverse)
         line = page.lines[page.y]
         if page.x > 0:
             page.x -= 1
@@ -203,30 +233,31 @@ class Terminal(Handler):
             page.x = self.columns - 1
             if page.lines[page.y].cells[page.x] == EMPTY:
                 page.x -= 1  # where a wide character did not fit
-        self._restrict()
+        self.restrict()
 
     def _tab(self) -> None:
         if self.page.x < self.columns:
             self.page.x = self.page.next_tab()
 
     def _shift_out(self) -> None:
-        self.charsets = Charsets(self.charsets.slots, 1)
+        self.use_charsets(Charsets(self.charsets.slots, 1))
 
     def _shift_in(self) -> None:
-        self.charsets = Charsets(self.charsets.slots, 0)
+        self.use_charsets(Charsets(self.charsets.slots, 0))
 
-    def _index(self) -> None:
+    def index(self) -> None:
+        """Move the cursor down, or what is between the margins up."""
         page = self.page
-        self._restrict()
+        self.restrict()
         if page.y == page.bottom:
-            page.scroll(self._erased)
+            page.scroll(self.erased)
         else:
             page.y = min(page.y + 1, self.rows - 1)
-        self._restrict()
+        self.restrict()
 
     def _next_line(self) -> None:
         self.page.x = 0
-        self._index()
+        self.index()
 
     def _set_tab(self) -> None:
         self.page.tabs.add(self.page.x)
@@ -238,7 +269,7 @@ class Terminal(Handler):
         self.last_width = 0
         if intermediates in SLOTS:
             if final in NAMES:
-                self.charsets = self.charsets.designate(SLOTS[intermediates], final)
+                self.use_charsets(self.charsets.designate(SLOTS[intermediates], final))
             return
         act = _ESCAPES.get(intermediates + final)
         if act is not None:
@@ -254,18 +285,18 @@ class Terminal(Handler):
         page = self.page
         saved = page.saved
         page.x, page.y = saved.x, page.saved_row()
-        self._set_attributes(saved.attributes._replace(link=self.attributes.link))
-        self.charsets = saved.charsets
-        self._restrict()
+        self.set_attributes(saved.attributes._replace(link=self.attributes.link))
+        self.use_charsets(saved.charsets)
+        self.restrict()
 
     def _reverse_index(self) -> None:
         page = self.page
-        self._restrict()
+        self.restrict()
         if page.y == page.top:
-            page.scroll_back(self._erased)
+            page.scroll_back(self.erased)
         else:
             page.y -= 1
-            self._restrict()
+            self.restrict()
 
     def _keypad_application(self) -> None:
         self.modes.set(KEYPAD, on=True)
@@ -278,42 +309,38 @@ class Terminal(Handler):
         self.settings.reset()
 
     def _use_g1(self) -> None:
-        self.charsets = Charsets(self.charsets.slots, 1)
+        self.use_charsets(Charsets(self.charsets.slots, 1))
 
     def _use_g2(self) -> None:
-        self.charsets = Charsets(self.charsets.slots, 2)
+        self.use_charsets(Charsets(self.charsets.slots, 2))
 
     def _use_g3(self) -> None:
-        self.charsets = Charsets(self.charsets.slots, 3)
+        self.use_charsets(Charsets(self.charsets.slots, 3))
 
     def _use_default_charset(self) -> None:
-        self.charsets = Charsets(self.charsets.slots, 0).designate(0, "B")
+        self.use_charsets(Charsets(self.charsets.slots, 0).designate(0, "B"))
 
     def _alignment_pattern(self) -> None:
-        self._go_to(0, 0)
+        self.go_to(0, 0)
         for line in self.page.lines[self.page.y :]:
-            line.fill("E", self.attributes._replace(link=None))
-        self._go_to(0, 0)
+            line.fill("E", self.attributes._replace(underline=0, link=None))
+        self.go_to(0, 0)
 
     # ---------------------------------------------------------------- control sequences
 
     def csi(self, prefix: str, parameters: str, intermediates: str, final: str) -> None:
         """See `Handler`."""
-        self_width, self.last_width = self.last_width, 0
-        if final == "m":
-            if not prefix and not intermediates:
-                self._set_attributes(apply_sgr(self.attributes, parameters))
+        width, self.last_width = self.last_width, 0
+        if final == "m" and not prefix and not intermediates:
+            self.set_attributes(apply_sgr(self.attributes, parameters))
             return
-        name = prefix + intermediates + final
-        numbers = _numbers(parameters)
-        if name == "b":
-            self._repeat(numbers[0] or 1, self_width)
-            return
-        act = SEQUENCES.get(name)
+        act, numbers = _look_up(prefix, parameters, intermediates, final)
         if act is not None:
             act(self, numbers)
+        elif final == "b" and not prefix and not intermediates:
+            self._repeat(numbers[0] or 1, width)
         else:
-            self.settings.csi(name, numbers)
+            self.settings.csi(prefix + intermediates + final, numbers)
 
     def _repeat(self, count: int, width: int) -> None:
         page = self.page
@@ -323,25 +350,32 @@ class Terminal(Handler):
                 self.text(text * min(count, self.columns * self.rows))
         self.last_width = 0
 
-    def _set_attributes(self, attributes: Attributes) -> None:
+    def set_attributes(self, attributes: Attributes) -> None:
+        """Change how characters are written, and what erasing leaves behind."""
         self.attributes = attributes
-        self._erased = erased(attributes.background)
+        self.erased = erased(attributes.background)
 
-    def _restrict(self, columns: int | None = None) -> None:
-        self.page.restrict(columns or self.columns, origin=self.modes[ORIGIN])
-
-    def _go_to(self, x: int, y: int) -> None:
+    def restrict(self, columns: int | None = None) -> None:
+        """Bring the cursor back within `columns` and the screen, or the margins."""
         page = self.page
-        page.x, page.y = x, y + (page.top if self.modes[ORIGIN] else 0)
-        self._restrict()
+        if page.x < 0 or page.x >= self.columns or self.modes.origin or not 0 <= page.y < self.rows:
+            page.restrict(columns or self.columns, origin=self.modes.origin)
 
-    def _move(self, x: int, y: int) -> None:
-        self._restrict()
+    def go_to(self, x: int, y: int) -> None:
+        """Put the cursor somewhere, in origin mode counted from the top margin."""
         page = self.page
-        self._go_to(page.x + x, page.y + y)
+        page.x, page.y = x, y + (page.top if self.modes.origin else 0)
+        self.restrict()
+
+    def move(self, x: int, y: int) -> None:
+        """Move the cursor."""
+        self.restrict()
+        page = self.page
+        self.go_to(page.x + x, page.y + y)
 
     @property
-    def _line(self) -> Line:
+    def line(self) -> Line:
+        """The line with the cursor."""
         return self.page.lines[self.page.y]
 
     def osc(self, body: str) -> None:
@@ -365,7 +399,7 @@ class Terminal(Handler):
         """DECSET and DECRST."""
         for mode in modes:
             if mode == 2 and on:
-                self.charsets = Charsets(used=self.charsets.used)
+                self.use_charsets(Charsets(used=self.charsets.used))
             elif mode == 1048 or (mode == 1049 and on):
                 self.save_cursor() if on else self.restore_cursor()
             if mode in _SCREENS:
@@ -374,7 +408,7 @@ class Terminal(Handler):
                     self.restore_cursor()
             self.modes.set(mode, on=on)
             if mode == ORIGIN:
-                self._go_to(0, 0)
+                self.go_to(0, 0)
 
     def _show_screen(self, *, alternate: bool) -> None:
         old = self.page
@@ -383,7 +417,7 @@ class Terminal(Handler):
             return
         if alternate:
             for line in new.lines:
-                line.fill(EMPTY, self._erased)
+                line.fill(EMPTY, self.erased)
         else:
             self.alternate = Page(self.columns, self.rows, has_history=False)
             self.alternate.saved = old.saved
@@ -393,3 +427,38 @@ class Terminal(Handler):
 
 def _bounded(size: TerminalSize) -> tuple[int, int]:
     return min(max(size.columns, 2), MAX_COLUMNS), min(size.rows, MAX_ROWS)
+
+
+_Act = Callable[[Terminal], None]
+_CONTROLS: Mapping[str, _Act] = {
+    "\b": Terminal._backspace,
+    "\t": Terminal._tab,
+    "\n": Terminal._line_feed,
+    "\v": Terminal._line_feed,
+    "\f": Terminal._line_feed,
+    "\r": Terminal._return,
+    "\x0e": Terminal._shift_out,
+    "\x0f": Terminal._shift_in,
+    "\x84": Terminal.index,
+    "\x85": Terminal._next_line,
+    "\x88": Terminal._set_tab,
+}
+_ESCAPES: Mapping[str, _Act] = {
+    "7": Terminal.save_cursor,
+    "8": Terminal.restore_cursor,
+    "D": Terminal.index,
+    "E": Terminal._next_line,
+    "H": Terminal._set_tab,
+    "M": Terminal._reverse_index,
+    "=": Terminal._keypad_application,
+    ">": Terminal._keypad_numeric,
+    "c": Terminal._full_reset,
+    "n": Terminal._use_g2,
+    "o": Terminal._use_g3,
+    "|": Terminal._use_g3,
+    "}": Terminal._use_g2,
+    "~": Terminal._use_g1,
+    "%@": Terminal._use_default_charset,
+    "%G": Terminal._use_default_charset,
+    "#8": Terminal._alignment_pattern,
+}

@@ -2,15 +2,22 @@
 
 It has the directories ``/``, ``/tmp`` and ``/home/user``, the file ``/dev/null``, the programs of
 `runtimes.fake.programs`, a little shell, and the servers of `SERVICES`.
+
+Streams of files are the exception: they work on a directory of their own on the disk, which is made
+when the first one is asked for and goes with the sandbox.  The programs do not see it.
 """
 
 from __future__ import annotations
 
 import itertools
 import posixpath
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -20,10 +27,14 @@ from runtimes.fake.endpoint import FakeEndpoint
 from runtimes.fake.programs import Invocation, Program, run
 from runtimes.fake.shell import Shell
 from runtimes.fake.streams import Streams
+from runtimes.files import SessionFiles, open_session_files
 
 _HOME = "/home/user"
 _DIRECTORIES = frozenset({"/", "/tmp", "/home", _HOME})  # noqa: S108 - a made-up file system
 _FILES = frozenset({"/dev/null"})
+
+_FILE_THREADS = 4
+_REMOVAL_SECONDS = 5.0
 
 _SHELLS = frozenset({"sh", "bash", "/bin/sh", "/bin/bash"})
 
@@ -50,12 +61,17 @@ class FakeSandbox(Sandbox):
         self._open: set[FakeEndpoint] = set()
         self._started = 0
         self._closed = False
+        self._files: SessionFiles | None = None
+        self._files_lock = trio.Lock()
+        self._resources = AsyncExitStack()
 
     async def start(self, request: StartRequest) -> Endpoint:
         """As `Sandbox.start`."""
         await trio.lowlevel.checkpoint()
         if request.kind in (Kind.TCP, Kind.VNC):
             request = _service(request)
+        elif request.kind is Kind.FILE:
+            return await self._start_on_file(request)
         elif request.kind not in (Kind.PTY, Kind.EXEC):
             raise StartError(f"the fake runtime has no streams of kind {request.kind}")
         if self._closed:
@@ -70,6 +86,19 @@ class FakeSandbox(Sandbox):
         self._started += 1
         endpoint.advance()
         return endpoint
+
+    async def _start_on_file(self, request: StartRequest) -> Endpoint:
+        if request.file is None:
+            raise StartError("a file stream needs to be told what to do")
+        async with self._files_lock:
+            if self._closed:
+                raise StartError("the session is ending")
+            if self._files is None:
+                self._files = await self._resources.enter_async_context(
+                    _open_files(self._home, trio.CapacityLimiter(_FILE_THREADS))
+                )
+        self._started += 1
+        return await self._files.start(request.file)
 
     def _program(self, request: StartRequest, streams: Streams) -> Program:
         arguments = request.command or self._spec.shell or ("sh",)
@@ -95,14 +124,14 @@ class FakeSandbox(Sandbox):
     def statistics(self) -> SandboxStatistics:
         """As `Sandbox.statistics`."""
         return SandboxStatistics(
-            endpoints_open=len(self._open),
+            endpoints_open=len(self._open) + (self._files.open_count if self._files else 0),
             endpoints_started=self._started,
         )
 
     async def aclose(self) -> None:
         """End every program.  Cancellation: goes straight to force."""
         self._closed = True
-        async with trio.open_nursery() as nursery:
+        async with self._resources, trio.open_nursery() as nursery:
             for endpoint in tuple(self._open):
                 nursery.start_soon(endpoint.aclose)
 
@@ -139,6 +168,24 @@ class FakeRuntime(Runtime):
             yield sandbox
         finally:
             await sandbox.aclose()
+
+
+@asynccontextmanager
+async def _open_files(home: str, limiter: trio.CapacityLimiter) -> AsyncIterator[SessionFiles]:
+    directory = await trio.to_thread.run_sync(_make_directories)
+    try:
+        async with open_session_files(directory, home, limiter) as files:
+            yield files
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _REMOVAL_SECONDS):
+            await trio.to_thread.run_sync(partial(shutil.rmtree, directory, ignore_errors=True))
+
+
+def _make_directories() -> str:
+    root = tempfile.mkdtemp(prefix="trunkline-fake-")
+    for directory in _DIRECTORIES:
+        Path(f"{root}{directory}").mkdir(parents=True, exist_ok=True)
+    return root
 
 
 def _service(request: StartRequest) -> StartRequest:

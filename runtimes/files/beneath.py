@@ -166,6 +166,10 @@ def split(path: str) -> list[str]:
     return [component for component in path.split("/") if component not in {"", "."}]
 
 
+def _ends_in_directory(path: str) -> bool:
+    return path.endswith(("/", "/."))
+
+
 def reopen(fd: int, flags: int) -> int:
     """Open what the O_PATH descriptor `fd` stands for; O_DIRECTORY where it is a directory."""
     if flags & os.O_DIRECTORY:
@@ -196,7 +200,7 @@ def ask_kernel(root: int, path: str, follow: bool) -> int:
 def walk(root: int, path: str, follow: bool) -> int:
     """Resolve one component at a time."""
     todo = deque(split(path))
-    must_be_directory = path.endswith(("/", "/."))
+    must_be_directory = _ends_in_directory(path)
     held = [os.dup(root)]  # the root, and each directory on the way
     links = 0
     try:
@@ -217,8 +221,8 @@ def walk(root: int, path: str, follow: bool) -> int:
                 keep = 1 if link.startswith("/") else len(held) - 1
                 while len(held) > keep:
                     os.close(held.pop())
+                must_be_directory = must_be_directory or (not todo and _ends_in_directory(link))
                 todo.extendleft(reversed(split(link)))
-                must_be_directory = must_be_directory or (not todo and link.endswith("/"))
             elif not stat.S_ISDIR(mode) and (todo or must_be_directory):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         return held.pop()

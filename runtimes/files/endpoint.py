@@ -117,7 +117,9 @@ class FileEndpoint(Endpoint):
             raise trio.ClosedResourceError("the input was ended before")
         if not self._begun:
             await self._begin()
-        if self._status is not None or not self._operation.takes_input:
+        # Once it is to be broken off, a thread may be about to take the input.
+        is_over = self._status is not None or self._signal is not None
+        if is_over or not self._operation.takes_input:
             raise trio.BrokenResourceError("no more content is taken")
         self._input += data
         if len(self._input) >= PIECE_BYTES:
@@ -134,6 +136,8 @@ class FileEndpoint(Endpoint):
             return
         await self._begin()
         async with self._lock:
+            if self._signal is not None:
+                return
             told = await self._step(self._take_input_and_finish)
             if self._status is None:
                 self._end(told, ExitStatus(code=0))
@@ -164,6 +168,7 @@ class FileEndpoint(Endpoint):
     async def aclose(self) -> None:
         """As `Endpoint.aclose`."""
         self._closed = True
+        self._signal = self._signal or "KILL"
         self._operation.interrupt()
         self._changed.unpark_all()
         deadline = trio.current_time() + CLOSING

@@ -25,7 +25,6 @@ async def test_every_route_but_the_listed_ones_needs_a_credential(world: World) 
                 assert response.headers["WWW-Authenticate"] == "Bearer"
                 closed.add(rule.endpoint)
     assert closed == set(world.app.view_functions) - PUBLIC_ENDPOINTS
-    assert len(closed) == 11
 
 
 async def test_the_list_names_endpoints_that_exist(world: World) -> None:

@@ -98,7 +98,6 @@ async def test_every_route_of_the_api_is_there(world: World) -> None:
             assert ("401" in operation["responses"]) != public or path == "/v1/login"
             assert operation["summary"]
     assert operations == expected
-    assert len(operations) == 16
 
 
 async def test_no_reference_leads_nowhere(world: World) -> None:

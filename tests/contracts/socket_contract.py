@@ -24,7 +24,13 @@ from relay.endpoint import (
     TerminalSize,
 )
 from runtimes.base import Runtime, Sandbox
-from tests.contracts.runtime_scenarios import PIECE, ContractBase, fill_input, read_all
+from tests.contracts.runtime_scenarios import (
+    PIECE,
+    ContractBase,
+    fill_input,
+    read_all,
+    send_for_ever,
+)
 
 SIZE = 5_000_000
 HELD_BACK_SECONDS = 0.3
@@ -129,8 +135,7 @@ class SocketContract(ContractBase):
 
             async def send() -> None:
                 with pytest.raises(trio.ClosedResourceError):
-                    while True:
-                        await endpoint.send(bytes(PIECE))
+                    await send_for_ever(endpoint)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
@@ -188,8 +193,8 @@ class SocketContract(ContractBase):
                 await sandbox.start(StartRequest(self.kind, socket=SocketTarget(1)))
             with pytest.raises(StartError, match="needs a port or a path"):
                 await sandbox.start(StartRequest(self.kind))
+            target = SocketTarget(path="/nowhere/socket")
             with pytest.raises(StartError, match="/nowhere/socket"):
-                target = SocketTarget(path="/nowhere/socket")
                 await sandbox.start(StartRequest(self.kind, socket=target))
             assert sandbox.statistics().endpoints_started == 0
 

@@ -266,7 +266,9 @@ async def test_ending_a_session(kind: Kind, autojump_clock: object) -> None:
     def start(request: StartRequest) -> Endpoint:
         sink = Sink()
         source = EchoSource(sink)
-        endpoint = pty_endpoint(source, sink) if kind is Kind.PTY else exec_endpoint(source, b"", sink)
+        endpoint = (
+            pty_endpoint(source, sink) if kind is Kind.PTY else exec_endpoint(source, b"", sink)
+        )
         made.append(endpoint)
         return endpoint
 

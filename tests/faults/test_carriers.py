@@ -20,6 +20,7 @@ from tests.testing.endpoints import EchoSource, Sink, exec_endpoint
 from tests.testing.faulty import FINE, Cut, Fault, faulty_pair
 from tests.testing.relay_world import SMALL, open_world
 
+
 def echo(request: StartRequest) -> Endpoint:
     sink = Sink()
     return exec_endpoint(EchoSource(sink), b"", sink)

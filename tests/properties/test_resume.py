@@ -77,6 +77,7 @@ class Process:
     input: bytes
     endpoint: ScriptedEndpoint
     starts: int = 0
+    started: trio.Event = field(default_factory=trio.Event)
 
 
 class UntilFed(Source):
@@ -143,11 +144,10 @@ class Run:
     def _start(self, request: StartRequest) -> ScriptedEndpoint:
         process = self.processes[request.command[0]]
         process.starts += 1
+        process.started.set()
         return process.endpoint
 
-    def _dialler(
-        self, world: RelayWorld, faults: list[LinkFault]
-    ) -> Dial:
+    def _dialler(self, world: RelayWorld, faults: list[LinkFault]) -> Dial:
         async def dial() -> Carrier:
             await trio.lowlevel.checkpoint()
             self._check_bounds(world)
@@ -204,9 +204,7 @@ class Run:
             attachment.resize(TerminalSize(101 + number, 31))
             await trio.sleep(0.01)
 
-    async def _read(
-        self, attachment: ClientAttachment, channel: Channel, process: Process
-    ) -> None:
+    async def _read(self, attachment: ClientAttachment, channel: Channel, process: Process) -> None:
         chance = random.Random(self.seed)
         expected = process.output[channel]
         offset = 0
@@ -221,8 +219,7 @@ class Run:
 
     async def _view(self, world: RelayWorld, tag: str, process: Process) -> None:
         """Watch over links of one's own, slowly: what comes is right, gaps are told."""
-        while tag not in {s.tag for s in world.host.statistics()}:
-            await trio.sleep(0.01)
+        await process.started.wait()
         chance = random.Random(self.seed + 1)
         faults = [
             LinkFault(Fault(at=chance.randint(500, 5000)), Fault(at=chance.randint(500, 90_000)))

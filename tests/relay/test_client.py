@@ -36,6 +36,7 @@ from relay.protocol.messages import (
     encode,
 )
 from relay.protocol.reasons import CloseReason, Refusal
+from relay.wakeup import Wakeup
 from tests.testing.endpoints import ManualSource, Sink, exec_endpoint, pty_endpoint
 from tests.testing.faulty import Cut, FaultyCarrier, faulty_pair
 from tests.testing.raw_peer import RawPeer
@@ -63,6 +64,7 @@ class Owner:
         self.times: list[float] = []
         self.states: list[TrunkStatus] = []
         self.hang = False
+        self.called = Wakeup()
 
     async def dial(self) -> Carrier:
         self.times.append(trio.current_time())
@@ -75,23 +77,19 @@ class Owner:
         peer = RawPeer(theirs, dialer=False)
         self.peers.append(peer)
         self._nursery.start_soon(peer.run)
-        self._nursery.start_soon(peer.hello)
+        await peer.hello()
+        self.called.set()
         return ours
 
     async def peer(self, number: int = 0) -> RawPeer:
         while len(self.peers) <= number:
-            await trio.sleep(0.01)
+            await self.called.wait()
         return self.peers[number]
 
     async def accept(self, number: int = 0) -> tuple[RawPeer, int]:
         """Wait for an ATTACH on the link `number` and accept it."""
         peer = await self.peer(number)
-        with trio.fail_after(100):
-            while not peer.has(Attach):
-                await trio.sleep(0.01)
-        id_, _, request = next(m for m in peer.messages if isinstance(m[2], Attach))
-        await peer.expect(Attach)
-        assert isinstance(request, Attach)
+        id_, request = await peer.expect_from(Attach)
         await peer.send(encode(answer_to(request), id_))
         return peer, id_
 
@@ -103,7 +101,7 @@ def answer_to(request: Attach) -> Attached:
         kind=request.kind,
         mode=request.mode,
         resumed=request.resume is not None,
-        start={channel: 0 for channel in request.window},
+        start=dict.fromkeys(request.window, 0),
         credit=1000,
     )
 
@@ -169,9 +167,7 @@ async def test_one_need_not_wait(autojump_clock: object) -> None:
 
 
 @pytest.mark.parametrize(("asked", "waited"), [(7.5, 7.5), (0.0, 0.0), (1e300, MAX_RETRY_AFTER)])
-async def test_the_server_says_when(
-    asked: float, waited: float, autojump_clock: object
-) -> None:
+async def test_the_server_says_when(asked: float, waited: float, autojump_clock: object) -> None:
     async with owned() as (_, owner):
         peer = await owner.peer()
         await peer.send(encode(GoAway(reason=CloseReason.DRAINING, retry_after=asked)))

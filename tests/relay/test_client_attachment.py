@@ -244,9 +244,7 @@ async def test_a_viewer_is_told_what_it_missed(autojump_clock: object) -> None:
     source = ManualSource()
     async with open_world(lambda _: pty_endpoint(source), SMALL) as world, world.trunk() as trunk:
         control = await trunk.attach(PTY)
-        viewer = await trunk.attach(
-            AttachOptions(B, Kind.PTY, "t", mode=Mode.VIEW, window=1000)
-        )
+        viewer = await trunk.attach(AttachOptions(B, Kind.PTY, "t", mode=Mode.VIEW, window=1000))
         total = 3 * SMALL.ring_bytes
         source.write(bytes(total))
         await read(control, total)
@@ -288,20 +286,19 @@ async def test_sending_waits_for_a_process_that_does_not_read(autojump_clock: ob
     data = bytes(3 * INPUT_BUFFER)
     async with open_world(lambda _: endpoint) as world, world.trunk() as trunk:
         attachment = await trunk.attach(EXEC)
-        done = False
+        done = trio.Event()
 
         async def send() -> None:
-            nonlocal done
             await attachment.send(data)
-            done = True
+            done.set()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
             await trio.sleep(100)
-            assert not done
+            assert not done.is_set()
             assert attachment.statistics().input_unacknowledged == INPUT_BUFFER
             sink.opened.set()
-        assert done
+        assert done.is_set()
         await sink.wait_for(len(data))
 
 
@@ -326,12 +323,11 @@ async def test_sending_after_the_end(autojump_clock: object) -> None:
 
 
 async def test_a_viewer_cannot_send(autojump_clock: object) -> None:
-    async with open_world(lambda _: pty_endpoint(ManualSource())) as world:
-        async with world.trunk() as trunk:
-            await trunk.attach(PTY)
-            viewer = await trunk.attach(AttachOptions(B, Kind.PTY, "t", mode=Mode.VIEW))
-            with pytest.raises(ValueError, match="viewer"):
-                await viewer.send(b"x")
+    async with open_world(lambda _: pty_endpoint(ManualSource())) as world, world.trunk() as trunk:
+        await trunk.attach(PTY)
+        viewer = await trunk.attach(AttachOptions(B, Kind.PTY, "t", mode=Mode.VIEW))
+        with pytest.raises(ValueError, match="viewer"):
+            await viewer.send(b"x")
 
 
 # -------------------------------------------------------------------------- over cuts
@@ -470,6 +466,7 @@ async def test_an_answer_that_contradicts_what_we_know(autojump_clock: object) -
     good = Attached(
         stream="s", tag="t", kind=Kind.PTY, mode=Mode.CONTROL, start={Channel.OUTPUT: 0}
     )
+
     def link_up(answer: Attached) -> None:
         link = Link(carrier_pair()[0], Connection(dialer=True, software="x"))
         id_ = attachment.bind(link)

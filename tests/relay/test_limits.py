@@ -23,4 +23,4 @@ def test_the_defaults_are_good() -> None:
 )
 def test_sizes_that_cannot_work(fields: dict[str, int], match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        StreamLimits(**fields)  # type: ignore[arg-type]  # parametrized
+        StreamLimits(**fields)

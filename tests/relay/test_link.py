@@ -177,9 +177,8 @@ async def test_closing_says_why(autojump_clock: object) -> None:
         running.link.close(CloseReason.DRAINING, "back soon", 2.5)
         running.link.close(CloseReason.INTERNAL_ERROR)  # the first reason counts
         goodbye = await peer.wait_ended()
-        assert goodbye == GoAway(
-            reason=CloseReason.DRAINING, message="back soon", retry_after=2.5
-        )
+        assert goodbye == GoAway(reason=CloseReason.DRAINING, message="back soon", retry_after=2.5)
+        await trio.testing.wait_all_tasks_blocked()
         assert running.end == LinkEnd(CloseReason.DRAINING, "back soon", False, 2.5)
 
 
@@ -272,6 +271,7 @@ async def test_rubbish(autojump_clock: object) -> None:
         goodbye = await peer.wait_ended()
         assert goodbye is not None
         assert goodbye.reason is CloseReason.PROTOCOL_ERROR
+        await trio.testing.wait_all_tasks_blocked()
         assert running.end is not None
         assert running.end.reason is CloseReason.PROTOCOL_ERROR
 

@@ -71,9 +71,7 @@ async def test_closing_wakes_those_who_wait(closes: str, autojump_clock: object)
         await trio.testing.wait_all_tasks_blocked()
         await (one if closes == "sender" else two).aclose()
     expected = (
-        [trio.ClosedResourceError] * 2
-        if closes == "sender"
-        else [b"", trio.BrokenResourceError]
+        [trio.ClosedResourceError] * 2 if closes == "sender" else [b"", trio.BrokenResourceError]
     )
     assert sorted(map(str, outcomes)) == sorted(map(str, expected))
 

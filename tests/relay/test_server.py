@@ -83,9 +83,7 @@ async def test_a_link_that_ends_while_a_stream_starts(autojump_clock: object) ->
 async def test_resizing_and_signalling(autojump_clock: object) -> None:
     endpoint = pty_endpoint(ManualSource())
     async with open_world(lambda _: endpoint) as world, world.raw() as peer:
-        id_, _ = await peer.attach(
-            kind=Kind.PTY, start=NEW, attachment=A, columns=80, rows=24
-        )
+        id_, _ = await peer.attach(kind=Kind.PTY, start=NEW, attachment=A, columns=80, rows=24)
         await peer.send(encode(Resize(columns=100, rows=40), id_))
         await peer.send(encode(Signal(number=1, name="INT"), id_))
         await peer.send(encode(Signal(number=2, name="NOSUCH"), id_))
@@ -270,7 +268,7 @@ async def test_input_beyond_the_credit(autojump_clock: object) -> None:
 
 async def test_a_client_that_says_goodbye_and_stays(autojump_clock: object) -> None:
     async with open_world(shell) as world, world.raw() as peer:
-        id_, _ = await peer.attach(kind=Kind.PTY, start=NEW, attachment=A)
+        await peer.attach(kind=Kind.PTY, start=NEW, attachment=A)
         await peer.send(encode(GoAway(reason=CloseReason.DETACHED)))
         for number in itertools.count():
             if peer.ended is not None:

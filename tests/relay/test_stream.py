@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 
 from relay.endpoint import Channel, ExitStatus, Kind, Overflow
@@ -34,7 +36,7 @@ from tests.testing.relay_world import SMALL, RelayWorld, open_world
 A, B = "attachment-aaaaaa", "attachment-bbbbbb"
 NEW = Start()
 RING = SMALL.ring_bytes
-PTY = {"kind": Kind.PTY, "start": NEW, "attachment": A}
+PTY: dict[str, Any] = {"kind": Kind.PTY, "start": NEW, "attachment": A}
 
 
 def ring_of(world: RelayWorld) -> tuple[int, int]:
@@ -70,20 +72,20 @@ async def test_one_who_paces_holds_the_process_back(autojump_clock: object) -> N
 
 
 async def test_the_slowest_of_those_who_pace_counts(autojump_clock: object) -> None:
-    async with open_world(lambda _: pty_endpoint(FloodSource()), SMALL) as world:
-        async with world.raw() as peer:
-            fast, _ = await peer.attach(**PTY)
-            slow, _ = await peer.attach(
-                kind=Kind.PTY, attachment=B, mode=Mode.VIEW, policy=Policy.PACE
-            )
-            await world.settle()
-            await peer.credit(fast, ack=RING)
-            await peer.credit(slow, ack=10)
-            await world.settle()
-            assert ring_of(world) == (10, RING + 10)
-            await peer.detach(slow)
-            await world.settle()
-            assert ring_of(world) == (RING, 2 * RING)
+    async with (
+        open_world(lambda _: pty_endpoint(FloodSource()), SMALL) as world,
+        world.raw() as peer,
+    ):
+        fast, _ = await peer.attach(**PTY)
+        slow, _ = await peer.attach(kind=Kind.PTY, attachment=B, mode=Mode.VIEW, policy=Policy.PACE)
+        await world.settle()
+        await peer.credit(fast, ack=RING)
+        await peer.credit(slow, ack=10)
+        await world.settle()
+        assert ring_of(world) == (10, RING + 10)
+        await peer.detach(slow)
+        await world.settle()
+        assert ring_of(world) == (RING, 2 * RING)
 
 
 async def test_a_reader_gets_a_full_ring_however_pieces_fall(autojump_clock: object) -> None:
@@ -152,15 +154,14 @@ async def test_after_the_linger_time_a_stream_that_blocks_waits(autojump_clock: 
 
 async def test_a_stream_that_blocks_goes_on_for_whoever_reads(autojump_clock: object) -> None:
     source = FloodSource()
-    async with open_world(lambda _: exec_endpoint(source), SMALL) as world:
-        async with world.raw() as peer:
-            id_, _ = await peer.attach(start=NEW, attachment=A)
-            await peer.detach(id_)
-            view, _ = await peer.attach(attachment=B, mode=Mode.VIEW)
-            await world.settle()
-            await peer.credit(view, ack=RING)
-            await world.settle()
-            assert ring_of(world) == (RING, 2 * RING)
+    async with open_world(lambda _: exec_endpoint(source), SMALL) as world, world.raw() as peer:
+        id_, _ = await peer.attach(start=NEW, attachment=A)
+        await peer.detach(id_)
+        view, _ = await peer.attach(attachment=B, mode=Mode.VIEW)
+        await world.settle()
+        await peer.credit(view, ack=RING)
+        await world.settle()
+        assert ring_of(world) == (RING, 2 * RING)
 
 
 async def test_a_channel_that_was_stopped_is_not_waited_for(autojump_clock: object) -> None:
@@ -226,9 +227,7 @@ async def test_one_who_would_rather_be_dropped_and_comes_back_late(
         source.write(bytes(RING + 1))
         await read_all_there_is(peer, world, control)
         async with world.raw() as viewer:
-            view, _ = await viewer.resume(
-                answer, {Channel.OUTPUT: 0}, attachment=B, mode=Mode.VIEW
-            )
+            view, _ = await viewer.resume(answer, {Channel.OUTPUT: 0}, attachment=B, mode=Mode.VIEW)
             assert (await viewer.expect(Closed, view)).reason is CloseReason.TOO_FAR_BEHIND
             assert not viewer.received(view).gaps
 
@@ -251,21 +250,23 @@ async def test_nobody_pays_for_a_viewer_who_never_reads(autojump_clock: object) 
 
 async def test_credit_comes_back_as_the_process_reads(autojump_clock: object) -> None:
     sink = BlockedSink()
-    async with open_world(lambda _: exec_endpoint(ManualSource(), b"", sink), SMALL) as world:
-        async with world.raw() as peer:
-            id_, answer = await peer.attach(start=NEW, attachment=A)
-            window = SMALL.input_window
-            assert answer.credit == window
-            for offset in range(0, window, 1024):
-                await peer.input(id_, offset, bytes(1024))
-            await world.settle()
-            assert not peer.has(Credit)
-            assert world.stream().input_waiting == window
-            sink.opened.set()
-            credit = await peer.expect(Credit, id_)
-            assert (credit.ack, credit.up_to) == (window, 2 * window)
-            await world.settle()
-            assert world.stream().input_waiting == 0
+    async with (
+        open_world(lambda _: exec_endpoint(ManualSource(), b"", sink), SMALL) as world,
+        world.raw() as peer,
+    ):
+        id_, answer = await peer.attach(start=NEW, attachment=A)
+        window = SMALL.input_window
+        assert answer.credit == window
+        for offset in range(0, window, 1024):
+            await peer.input(id_, offset, bytes(1024))
+        await world.settle()
+        assert not peer.has(Credit)
+        assert world.stream().input_waiting == window
+        sink.opened.set()
+        credit = await peer.expect(Credit, id_)
+        assert (credit.ack, credit.up_to) == (window, 2 * window)
+        await world.settle()
+        assert world.stream().input_waiting == 0
     assert len(sink.data) == SMALL.input_window
 
 
@@ -281,12 +282,14 @@ async def test_small_pieces_of_input_are_joined(autojump_clock: object) -> None:
             self.take(data)
 
     sink = Counting()
-    async with open_world(lambda _: exec_endpoint(ManualSource(), b"", sink), SMALL) as world:
-        async with world.raw() as peer:
-            id_, _ = await peer.attach(start=NEW, attachment=A)
-            for offset in range(SMALL.input_window):
-                await peer.input(id_, offset, offset.to_bytes(4, "big")[-1:])
-            await trio.sleep(10)
+    async with (
+        open_world(lambda _: exec_endpoint(ManualSource(), b"", sink), SMALL) as world,
+        world.raw() as peer,
+    ):
+        id_, _ = await peer.attach(start=NEW, attachment=A)
+        for offset in range(SMALL.input_window):
+            await peer.input(id_, offset, offset.to_bytes(4, "big")[-1:])
+        await trio.sleep(10)
     assert sink.calls < 5
     assert bytes(sink.data) == bytes(n % 256 for n in range(SMALL.input_window))
 
@@ -318,7 +321,8 @@ async def test_input_has_one_end_whoever_sends_it(autojump_clock: object) -> Non
         await peer.send(encode(Fin(at=4), two, 0))
         await world.settle()
         assert not peer.has(Closed, two)
-        assert (endpoint.sink.data, endpoint.eofs, endpoint.closed) == (b"", 1, False)
+        assert endpoint.sink.data == b""
+        assert (endpoint.eofs, endpoint.closed) == (1, False)
 
 
 async def test_a_terminal_has_no_end_of_input(autojump_clock: object) -> None:
@@ -330,7 +334,8 @@ async def test_a_terminal_has_no_end_of_input(autojump_clock: object) -> None:
         assert not answer.stopped
         await peer.input(two, 0, b"more")
         await world.settle()
-        assert (endpoint.sink.data, endpoint.eofs) == (b"more", 0)
+        assert endpoint.sink.data == b"more"
+        assert endpoint.eofs == 0
 
 
 async def test_input_that_nobody_reads_is_thrown_away(autojump_clock: object) -> None:
@@ -351,14 +356,16 @@ async def test_input_that_nobody_reads_is_thrown_away(autojump_clock: object) ->
 
 async def test_blocked_output_does_not_hold_up_input(autojump_clock: object) -> None:
     sink = Sink()
-    async with open_world(lambda _: pty_endpoint(FloodSource(), sink), SMALL) as world:
-        async with world.raw() as peer:
-            id_, _ = await peer.attach(**PTY, window={})
-            await world.settle()
-            assert ring_of(world) == (0, RING)
-            await peer.input(id_, 0, b"\x03")
-            with trio.fail_after(0.001):
-                await sink.wait_for(1)
+    async with (
+        open_world(lambda _: pty_endpoint(FloodSource(), sink), SMALL) as world,
+        world.raw() as peer,
+    ):
+        id_, _ = await peer.attach(**PTY, window={})
+        await world.settle()
+        assert ring_of(world) == (0, RING)
+        await peer.input(id_, 0, b"\x03")
+        with trio.fail_after(0.001):
+            await sink.wait_for(1)
 
 
 # -------------------------------------------------------------------------- the end
@@ -402,16 +409,18 @@ async def test_an_attachment_stays_after_the_exit(autojump_clock: object) -> Non
 async def test_input_under_way_at_the_exit_is_freed(autojump_clock: object) -> None:
     source = ManualSource()
     sink = BlockedSink()
-    async with open_world(lambda _: pty_endpoint(source, sink), SMALL) as world:
-        async with world.raw() as peer:
-            id_, _ = await peer.attach(**PTY)
-            await peer.input(id_, 0, bytes(10))
-            await world.settle()
-            await peer.input(id_, 10, bytes(10_000))
-            source.end()
-            await peer.expect(Stop, id_)
-            await peer.expect(Exit, id_)
-            assert world.stream().input_waiting <= 10
+    async with (
+        open_world(lambda _: pty_endpoint(source, sink), SMALL) as world,
+        world.raw() as peer,
+    ):
+        id_, _ = await peer.attach(**PTY)
+        await peer.input(id_, 0, bytes(10))
+        await world.settle()
+        await peer.input(id_, 10, bytes(10_000))
+        source.end()
+        await peer.expect(Stop, id_)
+        await peer.expect(Exit, id_)
+        assert world.stream().input_waiting <= 10
 
 
 async def test_an_endpoint_that_will_not_close_is_left_alone(

@@ -22,7 +22,7 @@ from tests.testing.server_process import (
     wait_until_none,
 )
 
-COMMANDS = ("serve", "new", "ls", "rm", "attach", "exec", "open")
+COMMANDS = ("serve", "new", "ls", "rm", "attach", "exec", "open", "ps", "kill")
 
 
 # ---------------------------------------------------------------- exec
@@ -182,17 +182,20 @@ async def test_nobody_reads_the_output(env: dict[str, str], session_id: str) -> 
 
 async def test_a_killed_client_comes_back(env: dict[str, str], session_id: str) -> None:
     """What runs goes on; a second exec with its tag reads on, from the oldest byte still there."""
-    arguments = ("exec", session_id, "--tag", "job", "--")
     script = "echo one; read x; echo two; exit 6"
-    async with open_cli(env, *arguments, "sh", "-c", script) as process:
+    command = ("exec", session_id, "--tag", "job", "--", "sh", "-c", script)
+    async with open_cli(env, *command) as process:
         assert process.stdout is not None
         await read_until(process.stdout, b"one\n")
         process.kill()
         await process.wait()
-    ended = await run_cli(env, *arguments, "false", stdin=b"\n")
+    ended = await run_cli(env, *command, stdin=b"\n")
     assert (ended.code, ended.stdout) == (6, b"one\ntwo\n")
-    late = await run_cli(env, *arguments, "false")
+    late = await run_cli(env, *command)
     assert (late.code, late.stdout) == (6, b"one\ntwo\n")
+    other = await run_cli(env, "exec", session_id, "--tag", "job", "--", "other")
+    assert other.code == 1
+    assert "'job' runs another command" in other.errors
 
 
 async def test_background_processes_do_not_hold_it_up(env: dict[str, str], session_id: str) -> None:

@@ -92,8 +92,10 @@ class CuttingProxy:
                     nursery.start_soon(self._pump, pair, server, client)
         finally:
             self._pairs.discard(pair)
-            await trio.aclose_forcefully(client)
-            await trio.aclose_forcefully(server)
+            try:
+                await trio.aclose_forcefully(client)
+            finally:
+                await trio.aclose_forcefully(server)
 
     async def _pump(self, pair: _Pair, source: trio.SocketStream, to: trio.SocketStream) -> None:
         try:

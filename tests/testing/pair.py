@@ -7,9 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from relay.endpoint import Channel, Kind
+from relay.grant import Mode
 from relay.protocol.connection import BytesReceived, Connection, Event, MessageReceived
 from relay.protocol.frames import DataPiece, FrameDecoder
-from relay.protocol.messages import Message, decode
+from relay.protocol.messages import Attach, Attached, Hello, Message, decode, encode
+from relay.protocol.ring import ReplayRing
+from relay.protocol.sender import ChannelSender
+from relay.protocol.windows import ReceiveWindow
 
 M = TypeVar("M", bound=Message)
 Frame = DataPiece | Message
@@ -82,3 +87,54 @@ def parse(unit: bytes) -> list[tuple[int, int, Frame]]:
         assert content is not None
         frames.append((frame.stream, frame.channel, content))
     return frames
+
+
+ATTACH = Attach(attachment="a" * 16, kind=Kind.EXEC, tag="t")
+ANSWER = Attached(stream="s", tag="t", kind=Kind.EXEC, mode=Mode.CONTROL, start={})
+HELLO = encode(Hello(version=1, software="raw"))
+BIG = 10**9
+
+
+def fresh(*, dialer: bool = False) -> Connection:
+    """Return a connection that has said and heard HELLO."""
+    connection = Connection(dialer=dialer, software="ours")
+    connection.next_send()
+    receive(connection, HELLO)
+    return connection
+
+
+def receive(connection: Connection, *units: bytes) -> list[Message]:
+    messages = []
+    for unit in units:
+        for event in connection.receive_data(unit, 0.0):
+            assert isinstance(event, MessageReceived)
+            messages.append(event.message)
+    return messages
+
+
+def sent(connection: Connection) -> list[tuple[int, int, object]]:
+    return list(parse(b"".join(connection.next_send())))
+
+
+def open_stream(
+    pair: Pair, ring: ReplayRing, credit: int = BIG, by: End | None = None
+) -> tuple[int, ChannelSender, ReceiveWindow]:
+    """Attach, and let the owner send `ring` on channel 1."""
+    attacher = by or pair.dialer
+    owner = pair.other(attacher)
+    id_ = attacher.connection.attach(ATTACH)
+    pair.pump()
+    owner.connection.accept(id_, ANSWER)
+    pair.pump()
+    window = ReceiveWindow(ring.start, credit)
+    attacher.connection.open_receiver(id_, Channel.OUTPUT, window)
+    sender = owner.connection.open_sender(
+        id_, Channel.OUTPUT, ring, ring.start, ring.start + credit
+    )
+    return id_, sender, window
+
+
+def full_ring(size: int) -> ReplayRing:
+    ring = ReplayRing(size)
+    ring.append(bytes(size))
+    return ring

@@ -137,9 +137,7 @@ class RawPeer:
         assert isinstance(answer, Attached), answer
         return id_, answer
 
-    async def refused(
-        self, tag: str = "t", kind: Kind = Kind.EXEC, **fields: Any
-    ) -> Refused:
+    async def refused(self, tag: str = "t", kind: Kind = Kind.EXEC, **fields: Any) -> Refused:
         """Attach; return the answer, which must be no."""
         answer = await self.answer(await self.request(tag, kind, **fields))
         assert isinstance(answer, Refused), answer
@@ -174,12 +172,17 @@ class RawPeer:
 
     async def expect(self, type_: type[M], stream: int | None = None) -> M:
         """Wait for a message of `type_` (on `stream`), take it out and return it."""
+        _, message = await self.expect_from(type_, stream)
+        return message
+
+    async def expect_from(self, type_: type[M], stream: int | None = None) -> tuple[int, M]:
+        """The same, with the stream id it came on."""
         with trio.fail_after(PATIENCE):
             while True:
                 for index, (id_, _, message) in enumerate(self.messages):
                     if isinstance(message, type_) and (stream is None or id_ == stream):
                         del self.messages[index]
-                        return message
+                        return id_, message
                 await self._wait()
 
     def has(self, type_: type[Message], stream: int | None = None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -135,14 +135,16 @@ class RawTrunk:
                 one = Frame(name, stream, channel, fields)
             self.seen.append(one)
             if name == "PING":
-                await self.send(frame("PONG", one.fields))
+                # The server may have closed since.
+                with suppress(trio_websocket.ConnectionClosed):
+                    await self.send(frame("PONG", one.fields))
             else:
                 self._frames.append(one)
 
     async def expect(self, name: str) -> Frame:
         """Return the next frame of this name; others on the way may only be bytes and credit."""
         while (one := await self.receive()).name != name:
-            assert one.name in {"DATA", "CREDIT", "FIN", "STOP"}, f"{one} before {name}"
+            assert one.name in {"DATA", "CREDIT", "FIN", "STOP", "PONG"}, f"{one} before {name}"
         return one
 
     async def attach(self, stream: int = 1, **request: Any) -> Frame:

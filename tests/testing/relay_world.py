@@ -19,11 +19,27 @@ from relay.link import LinkEnd
 from relay.memory import carrier_pair
 from relay.server import ServerLink
 from relay.stream import StreamStatistics
+from tests.testing.endpoints import ManualSource, ScriptedEndpoint, exec_endpoint, pty_endpoint
 from tests.testing.raw_peer import RawPeer, open_raw_peer
 
 ALL = frozenset(Kind)
 SMALL = StreamLimits(ring_bytes=128 * 1024, read_bytes=16 * 1024, input_window=32 * 1024)
 """The smallest ring there may be: what drops, drops soon."""
+
+
+class Shell:
+    """Starts terminals that the test writes to, and keeps them."""
+
+    def __init__(self) -> None:
+        self.sources: list[ManualSource] = []
+        self.endpoints: list[ScriptedEndpoint] = []
+
+    def __call__(self, request: StartRequest) -> Endpoint:
+        source = ManualSource()
+        endpoint = pty_endpoint(source) if request.kind is Kind.PTY else exec_endpoint(source)
+        self.sources.append(source)
+        self.endpoints.append(endpoint)
+        return endpoint
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from trunkline.cli.attach import attach, exec_
+from trunkline.cli.cp import cp, files
 from trunkline.cli.forward import forward, proxy
 from trunkline.cli.serve import serve
 from trunkline.cli.sessions import ls, new, open_, rm
@@ -18,6 +19,7 @@ Try it:
   trunkline new                        make a session; prints its id
   trunkline attach ID                  work in its terminal; Ctrl-] detaches
   trunkline exec ID -- uname -a        run a command in it
+  trunkline cp notes.txt ID:           copy a file into it, or out of it
   trunkline forward ID 8080            reach its port 8080 on this machine
 
 Commands find the server through TRUNKLINE_URL and TRUNKLINE_TOKEN, or else
@@ -32,5 +34,5 @@ def main() -> None:
     occupy_standard_descriptors()
 
 
-for command in (serve, new, ls, rm, attach, exec_, forward, proxy, ps, kill, open_):
+for command in (serve, new, ls, rm, attach, exec_, cp, files, forward, proxy, ps, kill, open_):
     main.add_command(command)

@@ -31,7 +31,7 @@ CLOSE_SECONDS = 60.0
 """How long a connection that was closed here is kept, for what it sent before to arrive."""
 LOOPBACK = "127.0.0.1"
 
-_FORWARD = re.compile(r"(?:(\d{1,5}):)?(\d{1,5})")
+_FORWARD = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})")
 
 
 # With this a closed socket sends RST.
@@ -127,11 +127,17 @@ async def _listen(port: int, bind: str) -> trio.SocketListener:
 
 
 async def _until_interrupted(serve: Callable[[], Awaitable[None]]) -> None:
-    """Run `serve` to its end, or until SIGINT or SIGTERM: the ordinary end of a forwarding."""
+    """Run `serve` to its end, or until SIGINT, SIGTERM or SIGHUP: the ordinary end of a forwarding.
+
+    OpenSSH sends SIGHUP to the command that it connects through when it is done.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            with trio.open_signal_receiver(*numbers) as signals:
                 async for _ in signals:
                     nursery.cancel_scope.cancel()
 

@@ -10,6 +10,7 @@ import click
 import trio
 
 from relay.errors import AttachmentClosed, AttachRefused, InputUncertain
+from relay.file_stream import FileFailed
 from relay.protocol.reasons import CloseReason, Refusal
 from trunkline.cli.attached import SIGNAL_EXIT_BASE, Detached, Interrupted
 from trunkline.sdk.errors import ApiError, TrunklineError
@@ -31,6 +32,7 @@ KNOWN = (
     AttachRefused,
     AttachmentClosed,
     InputUncertain,
+    FileFailed,
     TrunklineError,
 )
 """Errors that may come together, the one to tell of first."""
@@ -94,7 +96,7 @@ def _fail(error: BaseException) -> NoReturn:
         case ApiError(status=401):
             _say(f"not let in: {error}")
             sys.exit(FAILED)
-        case InputUncertain() | TrunklineError():
+        case InputUncertain() | FileFailed() | TrunklineError():
             _say(str(error))
             sys.exit(FAILED)
         case _:

@@ -108,7 +108,7 @@ class Api:
             base_url=server.url,
             headers={"Authorization": f"Bearer {server.token}", "User-Agent": SOFTWARE},
             timeout=TIMEOUT,
-            verify=ssl_context if ssl_context is not None else True,
+            verify=_verification(server.url, ssl_context),
             trust_env=False,
         )
 
@@ -177,7 +177,7 @@ class Api:
             response = await self._http.request(method, path, json=body)
         except httpx2.TransportError as error:
             raise ServerUnreachable(
-                f"{self.server.url} does not answer: {str(error) or type(error).__name__}"
+                f"{self.server.url} does not answer: {root_of(error)}"
             ) from error
         if response.status_code >= 400:
             raise _api_error(response)
@@ -187,6 +187,31 @@ class Api:
             raise ApiError(
                 response.status_code, "the server's answer is not understood", str(error)
             ) from error
+
+
+def _verification(url: str, ssl_context: ssl.SSLContext | None) -> ssl.SSLContext | bool:
+    """Return what to verify the server's certificate with: the system's authorities, by default."""
+    if ssl_context is not None:
+        return ssl_context
+    # Reading the authorities takes a while, so not where nobody needs them.
+    return ssl.create_default_context() if url.startswith("https:") else False
+
+
+def root_of(error: BaseException) -> str:
+    """Return the message of what lies behind `error`: libraries wrap errors without their words."""
+    message = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, OSError) and cause.strerror:
+            message = cause.strerror
+        elif str(cause):
+            message = str(cause)
+        if isinstance(cause, ssl.SSLError):
+            break  # it knows best; what is behind it is the broken connection
+        cause = cause.__cause__ or cause.__context__
+    return message
 
 
 def _path(session_id: str) -> str:

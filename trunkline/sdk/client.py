@@ -36,9 +36,10 @@ from relay.inbox import Output
 from relay.protocol.messages import Start
 from relay.protocol.reasons import CloseReason
 from relay.websocket import WebSocketCarrier
-from trunkline.sdk.api import Api, SessionInfo, StreamInfo
+from trunkline.sdk.api import Api, SessionInfo, StreamInfo, root_of
 from trunkline.sdk.discovery import Server, find_server
 from trunkline.sdk.errors import ApiError, ServerUnreachable
+from trunkline.sdk.files import Files
 from trunkline.sdk.websocket import HandshakeError, HandshakeRefused, open_websocket
 from trunkline.version import SOFTWARE
 
@@ -150,6 +151,19 @@ class Session:
         ) as trunk:
             yield Connection(trunk, mode)
 
+    @asynccontextmanager
+    async def files(
+        self,
+        *,
+        give_up_after: float | None = 600.0,
+        observe: Callable[[TrunkStatus], None] | None = None,
+    ) -> AsyncIterator[Files]:
+        """Open a connection to the session's files; arguments as of `connect`."""
+        async with self.connect(
+            kinds=frozenset({Kind.FILE}), give_up_after=give_up_after, observe=observe
+        ) as connection:
+            yield connection.files
+
     async def _dial(self, wish: _TicketWish, *, patient: bool) -> Carrier:
         api = self.client.api
         try:
@@ -166,7 +180,7 @@ class Session:
         except (ServerUnreachable, HandshakeError) as error:
             raise DialFailed(str(error), permanent=not patient) from error
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-            message = f"{api.server.url} does not answer: {str(error) or type(error).__name__}"
+            message = f"{api.server.url} does not answer: {root_of(error)}"
             raise DialFailed(message, permanent=not patient) from error
         return WebSocketCarrier(websocket)
 
@@ -197,6 +211,11 @@ class Connection:
     def __init__(self, trunk: Trunk, mode: Mode) -> None:
         self._trunk = trunk
         self._mode = mode
+
+    @property
+    def files(self) -> Files:
+        """The files of the session, over this connection (which must cover the kind `file`)."""
+        return Files(self._trunk)
 
     async def terminal(
         self,

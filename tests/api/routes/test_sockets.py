@@ -35,9 +35,7 @@ async def test_a_ticket_covers_the_ports_of_the_profile(world: World) -> None:
 
 
 @pytest.mark.parametrize("ports", [[22], [8080, 8081], ["2999-3001"], ["/run/docker.sock"]])
-async def test_a_ticket_covers_no_more_than_the_profile(
-    world: World, ports: list[object]
-) -> None:
+async def test_a_ticket_covers_no_more_than_the_profile(world: World, ports: list[object]) -> None:
     world.manager.profiles["default"] = Profile(
         "default", ports=SocketRules.parse([8080, "3000-3999"])
     )
