@@ -1,8 +1,9 @@
-"""The OpenAPI 3.1 document: Quart-Schema's, mended in three places.
+"""The OpenAPI 3.1 document: Quart-Schema's, mended in four places.
 
 * Quart-Schema keeps only the first of the components that msgspec makes for a structure, so the
   references to nested ones would lead nowhere.
 * It documents errors as ``application/json``; ours are ``application/problem+json``.
+* It says of no part of a query that it is required.
 * It builds the document anew for each request; it is built once here.
 """
 
@@ -13,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 import msgspec
+import msgspec.inspect
 from quart import Quart
 from quart_schema import HttpSecurityScheme, Info, OpenAPIProvider, QuartSchema, security_scheme
 from quart_schema.validation import DataSource
@@ -92,6 +94,17 @@ class Provider(OpenAPIProvider):
         if name == "session_id":
             parameter["schema"]["format"] = "uuid"
         return parameter
+
+    def build_querystring_parameters(self, model: Any) -> tuple[list[Json], Json]:
+        """Describe the query of a request: also which of it must be there."""
+        parameters, components = super().build_querystring_parameters(model)
+        described = msgspec.inspect.type_info(model)
+        fields = described.fields if isinstance(described, msgspec.inspect.StructType) else ()
+        required = {field.encode_name for field in fields if field.required}
+        for parameter in parameters:
+            if parameter["name"] in required:
+                parameter["required"] = True
+        return parameters, components
 
     def build_request_body(self, model: Any, source: DataSource) -> tuple[Json, Json]:
         """Describe the body of a request."""

@@ -8,6 +8,7 @@ or writing: the dialect has no flow control.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 
 import trio
 
@@ -22,10 +23,11 @@ from relay.client_attachment import AttachOptions, ClientAttachment
 from relay.endpoint import Kind, TerminalSize
 from relay.errors import AttachmentClosed, AttachRefused, InputUncertain
 from relay.grant import Grant, Mode
-from relay.inbox import Missed
+from relay.inbox import Missed, ScreenOutput
 from relay.protocol.messages import Start
 from relay.protocol.reasons import CloseReason
 from relay.replay_filter import ReplayFilter
+from relay.screen import FRESH
 from relay.websocket import CloseCode, Text, WebSocket
 from relay.websocket.carrier import CLOSE_CODES
 from runtimes.agent import Agent
@@ -52,8 +54,9 @@ async def serve_fog_terminal(
                     kind=Kind.PTY,
                     tag=grant.tag or DEFAULT_TAG,
                     mode=grant.mode,
-                    start=Start(restart=True),
-                    takeover=True,
+                    start=Start(restart=True) if grant.mode is Mode.CONTROL else None,
+                    takeover=grant.mode is Mode.CONTROL,
+                    replay="screen",
                 )
             )
             await _converse(websocket, attachment, draining)
@@ -106,9 +109,11 @@ async def _show(websocket: WebSocket, attachment: ClientAttachment) -> None:
     replaying = True
     while (item := await attachment.receive()) is not None:
         if isinstance(item, Missed):
-            continue  # the dialect has no word for it
+            continue  # the dialect has no word for it; the screen that follows makes up for it
         data = item.data
-        if item.replay:
+        if isinstance(item, ScreenOutput):
+            data = FRESH + data
+        elif item.replay:
             data = questions.feed(data)
         elif replaying:
             replaying = False
@@ -138,7 +143,6 @@ async def _listen(websocket: WebSocket, attachment: ClientAttachment) -> None:
 
 
 async def _type(attachment: ClientAttachment, data: bytes) -> None:
-    try:
+    # If the shell or the attachment is over, the client is told where its output ends.
+    with suppress(trio.BrokenResourceError, AttachmentClosed, InputUncertain):
         await attachment.send(data)
-    except (trio.BrokenResourceError, AttachmentClosed, InputUncertain):
-        pass  # the shell or the attachment is over; the client is told where its output ends

@@ -16,8 +16,10 @@ Cancelling `serve` does the last two steps at once.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -36,6 +38,11 @@ from proxy.wire import PeerGone, Wire
 
 MAX_TURNED_AWAY = 64
 """Connections over the limit that are told so at the same time; more are just closed."""
+
+KEEPALIVE_IDLE = 60
+KEEPALIVE_INTERVAL = 15
+KEEPALIVE_PROBES = 4
+"""Seconds of silence, seconds between probes, and probes, until a client counts as gone."""
 
 log = structlog.get_logger()
 
@@ -101,6 +108,7 @@ class Front:
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         """Serve a connection, whatever happens on it."""
+        _notice_silent_death(stream)
         if not self._connections.admit():
             await self._turn_away(stream)
             return
@@ -148,6 +156,18 @@ class Front:
             pass
         finally:
             self._turning_away -= 1
+
+
+def _notice_silent_death(stream: trio.SocketStream) -> None:
+    """Have the kernel find out when a client vanished without a word (RFC 9293 §3.8.4).
+
+    trunk/1 has its own sign of life; plain WebSockets and slow downloads have only this.
+    """
+    with suppress(OSError):  # already gone: the first read tells
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
 async def serve(

@@ -152,6 +152,8 @@ class Attachment:
         """Output offset that must be acknowledged before input is let in (§ 5, Replay)."""
         self.acked: dict[Channel, int] = {}
         self.signals = 0
+        self.generation = 0
+        """Of the latest ATTACH; older ones that still come are late (§ 5, Generations)."""
         self.keeps_screen = False
         """Whether its client wants a screen with every GAP."""
 

@@ -88,11 +88,16 @@ class AttachOptions:
         check(self.request(self.size, None, {}))
 
     def request(
-        self, size: TerminalSize | None, resume: Resume | None, window: dict[Channel, int]
+        self,
+        size: TerminalSize | None,
+        resume: Resume | None,
+        window: dict[Channel, int],
+        generation: int = 0,
     ) -> Attach:
         """Return the ATTACH that asks for this, afresh or to resume."""
         return Attach(
             attachment=self.attachment,
+            generation=generation,
             kind=self.kind,
             tag=self.tag,
             mode=self.mode,
@@ -139,6 +144,7 @@ class ClientAttachment:
         self._exit: ExitStatus | None = None
         self._error: Exception | None = None
         self._changed = trio.lowlevel.ParkingLot()
+        self._generation = 0
         self._link: Link | None = None
         self.stream_id = 0
         """The stream id on the current or latest link."""
@@ -317,7 +323,8 @@ class ClientAttachment:
             awaits = self._inboxes[Channel.OUTPUT].awaits_screen
             resume = Resume(stream=self.answer.stream, have=have, screen=awaits)
         window = {channel: box.grant_for_resume() for channel, box in self._inboxes.items()}
-        request = self.options.request(self._size, resume, window)
+        self._generation += 1
+        request = self.options.request(self._size, resume, window, self._generation)
         self.stream_id = link.connection.attach(request)
         link.wake()
         return self.stream_id

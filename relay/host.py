@@ -33,6 +33,7 @@ from relay.protocol.policies import Policy
 from relay.protocol.reasons import CloseReason, Refusal
 from relay.protocol.ring import ReplayRing
 from relay.protocol.windows import RENEW_BYTES
+from relay.screen import Snapshot
 from relay.stream import UNATTENDED_ENDS, Stream, StreamStatistics, exit_message
 
 logger = structlog.get_logger(__name__)
@@ -81,8 +82,19 @@ class StreamHost:
         stream, started = await self._find_or_start(request)
         self._check(request, binding)  # things may have changed meanwhile
         self._check_target(stream.target, request, binding)
+        screen = None
+        if _wants_screen(stream, request):
+            self._check_admissible(stream, request, binding)
+            if request.mode is Mode.CONTROL:
+                _resize(stream, request)  # so that the screen fits
+            screen = await stream.take_screen()
+            self._check(request, binding)
+            if self._streams.get(request.tag) is not stream:
+                raise AttachRefused(Refusal.GONE, f"stream {request.tag!r} no longer exists")
         attachment, resumed = self._admit(stream, request, binding)
-        self._bind(stream, attachment, request, binding, started=started, resumed=resumed)
+        self._bind(
+            stream, attachment, request, binding, started=started, resumed=resumed, screen=screen
+        )
         return stream, attachment
 
     def _check(self, request: Attach, binding: Binding) -> None:
@@ -151,18 +163,11 @@ class StreamHost:
 
     def _admit(self, stream: Stream, request: Attach, binding: Binding) -> tuple[Attachment, bool]:
         """Return the attachment, and whether it is one that resumes; settle who has control."""
+        self._check_admissible(stream, request, binding)
         known = stream.attachments.get(request.attachment)
-        if known is not None and known.grant.subject != binding.grant.subject:
-            raise AttachRefused(Refusal.FORBIDDEN, "this attachment belongs to somebody else")
-        self._check_resume(stream, request)
         if request.mode is Mode.CONTROL:
             holder = stream.controller
             if holder is not None and holder is not known:
-                if holder.binding is not None and not request.takeover:
-                    raise AttachRefused(
-                        Refusal.BUSY,
-                        f"{stream.tag!r} is controlled by another client; view it or take over",
-                    )
                 stream.remove(holder, CloseReason.TAKEN_OVER)
         if known is not None:
             if known.binding is not None:
@@ -177,6 +182,27 @@ class StreamHost:
         attachment.rebase(0, self._limits.input_window)
         stream.attachments[attachment.id] = attachment
         return attachment, False
+
+    def _check_admissible(self, stream: Stream, request: Attach, binding: Binding) -> None:
+        """Find out whether `_admit` would take the request; changes nothing."""
+        known = stream.attachments.get(request.attachment)
+        if known is not None and known.grant.subject != binding.grant.subject:
+            raise AttachRefused(Refusal.FORBIDDEN, "this attachment belongs to somebody else")
+        if known is not None and request.generation < known.generation:
+            raise AttachRefused(Refusal.GONE, "a newer request of this attachment was here")
+        self._check_resume(stream, request)
+        holder = stream.controller
+        if (
+            request.mode is Mode.CONTROL
+            and holder is not None
+            and holder is not known
+            and holder.binding is not None
+            and not request.takeover
+        ):
+            raise AttachRefused(
+                Refusal.BUSY,
+                f"{stream.tag!r} is controlled by another client; view it or take over",
+            )
 
     @staticmethod
     def _check_resume(stream: Stream, request: Attach) -> None:
@@ -216,13 +242,16 @@ class StreamHost:
         *,
         started: bool,
         resumed: bool,
+        screen: Snapshot | None,
     ) -> None:
         start: dict[Channel, int] = {}
         for channel, ring in stream.rings.items():
             if request.resume is not None:
                 offset = request.resume.have.get(channel, ring.start)
             else:
-                offset = ring.start if request.replay == "all" else ring.end
+                offset = ring.end if request.replay == "none" else ring.start
+                if screen is not None and channel is Channel.OUTPUT:
+                    offset = screen.at
             start[channel] = offset
             attachment.acked[channel] = max(offset, attachment.acked.get(channel, 0))
         if request.resume is not None:
@@ -237,7 +266,9 @@ class StreamHost:
             if not awaited:
                 stream.starter = None
         attachment.grant = binding.grant
+        attachment.generation = request.generation
         attachment.binding = binding
+        attachment.keeps_screen = request.replay == "screen" and stream.kind is Kind.PTY
         gate = attachment.gate
         if not resumed:
             gate = live if control and start[Channel.OUTPUT] < live else None
@@ -258,12 +289,22 @@ class StreamHost:
             credit=window.granted if window is not None else 0,
             signals=attachment.signals,
             stopped=stream.input_stopped,
+            screen=screen is not None and start[Channel.OUTPUT] == screen.at,
         )
-        binding.accept(answer, stream.rings, request.window, window)
+        binding.accept(
+            answer,
+            stream.rings,
+            request.window,
+            window,
+            keeps_screen=attachment.keeps_screen and stream.exit is None,
+            screen=screen,
+        )
         for channel in filter(attachment.ignores, stream.rings):
             binding.stop_output(channel)
-        if control and request.columns is not None and request.rows is not None:
-            stream.endpoint.resize(TerminalSize(request.columns, request.rows))
+        if control:
+            _resize(stream, request)
+            if screen is not None and screen.is_patchy:
+                stream.ask_to_redraw()
         if stream.exit is not None:
             binding.exit(exit_message(stream.exit))
         if attachment.policy is Policy.DROP and stream.misses(start):
@@ -419,18 +460,37 @@ class StreamHost:
 
 def _restarts(stream: Stream, request: Attach) -> bool:
     """Tell whether `request` starts anew what has ended; not if it is what started it, repeated."""
+    known = stream.attachments.get(request.attachment)
+    is_late = known is not None and request.generation < known.generation
     return (
         request.start is not None
         and request.start.restart
         and request.resume is None
         and stream.exit is not None
         and stream.starter != request.attachment
+        and not is_late
     )
 
 
 def _release(rings: Mapping[Channel, ReplayRing]) -> None:
     for ring in rings.values():
         ring.release()
+
+
+def _wants_screen(stream: Stream, request: Attach) -> bool:
+    """Tell whether a screen has to be made for `request`, now that its stream is there."""
+    if request.replay != "screen" or stream.kind is not Kind.PTY:
+        return False
+    if request.resume is None:
+        # Who had it started sees everything from the first byte on, and answers its questions.
+        return stream.starter != request.attachment
+    have = request.resume.have.get(Channel.OUTPUT, 0)
+    return request.resume.screen or have < stream.rings[Channel.OUTPUT].start
+
+
+def _resize(stream: Stream, request: Attach) -> None:
+    if request.columns is not None and request.rows is not None:
+        stream.resize(TerminalSize(request.columns, request.rows))
 
 
 def _start_request(request: Attach, start: Start) -> StartRequest:

@@ -6,7 +6,7 @@ Small pieces are joined: the window bounds the bytes, and joining bounds the obj
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -36,7 +36,7 @@ class ScreenOutput(Output):
     It stands for everything before, and contains no question.
     """
 
-    size: TerminalSize = TerminalSize()
+    size: TerminalSize = field(default_factory=TerminalSize)
 
 
 @dataclass(frozen=True, slots=True)

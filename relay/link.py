@@ -142,7 +142,8 @@ class Link:
                 try:
                     await self.carrier.send(buffers)
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    await trio.sleep(FAREWELL)  # the reader may still find a GOAWAY that tells why
+                    if self._end is None:  # the reader may still find a GOAWAY that tells why
+                        await trio.sleep(FAREWELL)
                     self._lost(f"sending: {error}")
                     self._reading.cancel()
                     return

@@ -113,7 +113,7 @@ class ServerLink:
                 stream.receive_input(attachment, None)
                 attachment.acknowledge_input()
             case Resize() if attachment.mode is Mode.CONTROL:
-                stream.endpoint.resize(TerminalSize(message.columns, message.rows))
+                stream.resize(TerminalSize(message.columns, message.rows))
             case Signal() if attachment.mode is Mode.CONTROL:
                 self._signal(attached, message)
             case Stop() if channel in stream.rings:

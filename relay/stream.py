@@ -47,12 +47,15 @@ from relay.endpoint import (
     Kind,
     Overflow,
     StartRequest,
+    TerminalSize,
 )
 from relay.limits import StreamLimits
 from relay.protocol.messages import Exit
 from relay.protocol.policies import Policy
 from relay.protocol.reasons import CloseReason
 from relay.protocol.ring import ReplayRing, RingStatistics
+from relay.screen import ScreenKeeper, ScreenStatistics, Snapshot
+from relay.screen.log import TerminalLog
 from relay.wakeup import Wakeup
 
 JOINED_BYTES = 64 * 1024
@@ -62,6 +65,11 @@ UNATTENDED_ENDS = frozenset({Kind.FILE}) | CONNECTIONS
 """Kinds of stream that end when their client has left for good: nobody else has a use for them."""
 CLOSING = 10.0
 """Seconds that closing an endpoint may take before it is left to its runtime."""
+
+SCREEN_INTERVAL = 0.25
+"""Seconds between two screens for readers that are left behind, at least."""
+SCREEN_SHARE = 10
+"""How many times as long as a screen took there is none: so much of the time is for the bytes."""
 
 GRACE = 5.0
 """Seconds from SIGTERM to SIGKILL for a process whose time is over."""
@@ -91,6 +99,7 @@ class StreamStatistics:
     rings: Mapping[Channel, RingStatistics]
     input_waiting: int
     attachments: tuple[AttachmentStatistics, ...]
+    screen: ScreenStatistics | None = None
 
 
 class Stream:
@@ -137,6 +146,9 @@ class Stream:
         self._input_wakeup = Wakeup()
         self._room = trio.lowlevel.ParkingLot()
         self._attendance = trio.lowlevel.ParkingLot()
+        self._log = TerminalLog(request.size) if kind is Kind.PTY else None
+        self._screen: ScreenKeeper | None = None
+        self._screen_wanted = Wakeup()
 
     @property
     def state(self) -> StreamState:
@@ -155,12 +167,15 @@ class Stream:
                     nursery.start_soon(self._end_after, self._timeout)
                 if self.kind in UNATTENDED_ENDS:
                     nursery.start_soon(self._hang_up_when_unattended)
+                if self._log is not None:
+                    nursery.start_soon(self._show_screens)
                 async with trio.open_nursery() as readers:
                     for channel in self.rings:
                         readers.start_soon(self._read_output, channel)
                 self._ended(await self.endpoint.wait())
                 nursery.cancel_scope.cancel()
         finally:
+            self._forgo_screens()
             with trio.move_on_after(CLOSING, shield=True) as scope:
                 await self.endpoint.aclose()
             if scope.cancelled_caught:
@@ -207,6 +222,7 @@ class Stream:
                 rest = memoryview(data)
                 while rest:
                     room = await self._wait_for_room(channel)
+                    self._note_dropped(ring, min(room, len(rest)))
                     ring.append(rest[:room])
                     rest = rest[room:]
                     self._appended(channel)
@@ -257,6 +273,8 @@ class Stream:
                     self.remove(attachment, CloseReason.TOO_FAR_BEHIND)
                     continue
             binding.wake(channel)
+            if attachment.keeps_screen and binding.needs_screen:
+                self._screen_wanted.set()
 
     def heard_from(self, attachment: Attachment) -> None:
         """Note that the client of an attachment knows that it is attached."""
@@ -273,6 +291,8 @@ class Stream:
             acked = min(attachment.acked.get(channel, 0), self.rings[channel].end)
             self._delivered[channel] = max(self._delivered[channel], acked)
             self._room.unpark_all()
+        if attachment.keeps_screen and attachment.binding and attachment.binding.needs_screen:
+            self._screen_wanted.set()
 
     def readers_changed(self) -> None:
         """Say that attachments have come or gone: the floor may be elsewhere."""
@@ -292,6 +312,64 @@ class Stream:
         if self.controller is attachment:
             self.controller = None
         self.readers_changed()
+
+    # ---------------------------------------------------------------- screens
+
+    @property
+    def size(self) -> TerminalSize | None:
+        """The terminal's size, where there is a terminal."""
+        return self._log.size if self._log is not None else None
+
+    def resize(self, size: TerminalSize) -> None:
+        """Set the terminal's size; nothing where there is no terminal."""
+        if self._log is not None:
+            self._log.resized(self.rings[Channel.OUTPUT].end, size)
+        self.endpoint.resize(size)
+
+    def ask_to_redraw(self) -> None:
+        """Have a full-screen program draw everything anew, as it does when the size changes."""
+        size = self.size
+        if size is not None:
+            other = size.rows - 1 if size.rows > 1 else 2
+            self.endpoint.resize(TerminalSize(size.columns, other))
+            self.endpoint.resize(size)
+
+    async def take_screen(self) -> Snapshot | None:
+        """Return the terminal's screen, at an offset that the ring has; None if there is none.
+
+        Cancellation: safe.
+        """
+        if self._log is None:
+            return None
+        if self._screen is None:
+            self._screen = ScreenKeeper(self.rings[Channel.OUTPUT], self._log)
+        return await self._screen.snapshot()
+
+    def _note_dropped(self, ring: ReplayRing, appended: int) -> None:
+        """Have the bytes looked at that the ring drops when `appended` more come."""
+        if self._log is not None:
+            dropped = appended - ring.room(ring.start)
+            if dropped > 0:
+                self._log.dropping(ring.read(ring.start, dropped))
+
+    async def _show_screens(self) -> None:
+        """Give a screen, all of them the same, to the readers from whom the ring has run away."""
+        while True:
+            await self._screen_wanted.wait()
+            began = trio.current_time()
+            screen = await self.take_screen()
+            for attachment in self.attachments.values():
+                if attachment.binding is not None and attachment.binding.needs_screen:
+                    attachment.binding.show(screen)
+            seconds = trio.current_time() - began
+            await trio.sleep(max(SCREEN_INTERVAL, SCREEN_SHARE * seconds))
+
+    def _forgo_screens(self) -> None:
+        """Nobody makes screens any more: let those who wait for one have the GAP alone."""
+        for attachment in self.attachments.values():
+            if attachment.binding is not None and attachment.binding.needs_screen:
+                attachment.binding.show(None)
+            attachment.keeps_screen = False
 
     # ---------------------------------------------------------------- input
 
@@ -377,6 +455,7 @@ class Stream:
             rings={channel: ring.statistics() for channel, ring in self.rings.items()},
             input_waiting=self._input_waiting,
             attachments=tuple(a.statistics() for a in self.attachments.values()),
+            screen=self._screen.statistics() if self._screen is not None else None,
         )
 
 

@@ -3,6 +3,7 @@
 `open_client` is where programs begin; see `trunkline.sdk.client`.
 """
 
+from relay.attachment_stream import AttachmentStream
 from relay.client import TrunkState, TrunkStatus
 from relay.client_attachment import ClientAttachment
 from relay.endpoint import Channel, ExitStatus, Kind, Overflow, TerminalSize
@@ -24,6 +25,7 @@ __all__ = [
     "ApiError",
     "AttachRefused",
     "AttachmentClosed",
+    "AttachmentStream",
     "Channel",
     "Client",
     "ClientAttachment",

@@ -97,13 +97,17 @@ def _check_names(read: _File) -> None:
       ValueError: one is malformed; the message begins with the key.
     """
     if read.public_url is not None and not _is_origin(read.public_url):
-        raise ValueError(f"public_url: {read.public_url!r} must look like https://shell.example.com")
+        raise ValueError(
+            f"public_url: {read.public_url!r} must look like https://shell.example.com"
+        )
     for host in read.allowed_hosts:
         if not is_host(host):
             raise ValueError(f"allowed_hosts: {host!r} must look like name or name:port")
     for origin in read.allowed_origins:
         if not _is_origin(origin):
-            raise ValueError(f"allowed_origins: {origin!r} must look like https://name or with :port")
+            raise ValueError(
+                f"allowed_origins: {origin!r} must look like https://name or with :port"
+            )
 
 
 def load_config(path: Path | None) -> Config:

@@ -111,9 +111,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             serve_front,
             listeners,
             cast("ASGIApp", app),  # Quart's types name each message; those of ASGI are open
-            RouteTables(
-                TerminalRoutes(admission, agent), SocketRoutes(admission, manager, agent)
-            ),
+            RouteTables(TerminalRoutes(admission, agent), SocketRoutes(admission, manager, agent)),
             host_policy(settings, scheme, port),
             config=FrontConfig(grace=config.grace),
             ssl_context=ssl_context,
@@ -123,8 +121,12 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
                 front: Front = await nursery.start(run_front)
                 await watchers.start(_stop_on_signal, front, agent, watchers.cancel_scope)
                 url = f"{scheme}://{_authority(settings.host, port, scheme)}"
-                leave_note(url, credential)
-                stack.callback(remove_note)
+                try:
+                    leave_note(url, credential)
+                    stack.callback(remove_note)
+                except OSError as error:
+                    # Only the command line needs it, and it can be told by its environment.
+                    logger.warning("no note left for the command line", error=str(error))
                 code = authenticator.issue_login_code(OWNER)
                 base = (config.public_url or url).rstrip("/")
                 ready(Ready(url, f"{base}/#code={code}", agent.isolated, agent.runtime_name))

@@ -132,6 +132,7 @@ class Attach(_Map, frozen=True, kw_only=True, omit_defaults=True):
     """A request to attach (§ 5)."""
 
     attachment: AttachmentId
+    generation: Offset = 0
     kind: Kind
     tag: Tag
     mode: Mode = Mode.CONTROL

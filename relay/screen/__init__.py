@@ -8,7 +8,7 @@ loop.
 from __future__ import annotations
 
 from relay.screen.keeper import ScreenKeeper, ScreenStatistics
-from relay.screen.snapshot import Snapshot, take_snapshot
+from relay.screen.snapshot import FRESH, Snapshot, take_snapshot
 from relay.screen.terminal import Terminal
 
-__all__ = ["ScreenKeeper", "ScreenStatistics", "Snapshot", "Terminal", "take_snapshot"]
+__all__ = ["FRESH", "ScreenKeeper", "ScreenStatistics", "Snapshot", "Terminal", "take_snapshot"]

@@ -43,3 +43,7 @@ class Charsets:
         slots = list(self.slots)
         slots[slot] = name
         return Charsets((slots[0], slots[1], slots[2], slots[3]), self.used)
+
+
+USUAL = Charsets()
+"""What a fresh terminal has."""

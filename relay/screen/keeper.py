@@ -156,6 +156,7 @@ class ScreenKeeper:
         work: list[bytes | TerminalSize] = []
         if lead:
             self._terminal.feed(lead)
+            self._terminal.is_whole = False
         offset = self._offset
         for changed, size in [*self._log.changes(offset, ring.end), (ring.end, None)]:
             if changed > offset:
@@ -168,6 +169,8 @@ class ScreenKeeper:
     def _synchronise(self) -> None:
         """Begin at a line or a sequence where the bytes before are gone."""
         if self._offset > 0:
+            if self._terminal is not None:
+                self._terminal.is_whole = False
             data = self._ring.read(self._offset, IN_PLACE_BYTES)
             found = _SYNCHRONISED.search(data)
             self._offset += found.end() if found else len(data)
@@ -196,7 +199,9 @@ class ScreenKeeper:
             else:
                 self._parse(terminal, part, breathe)
         size = TerminalSize(terminal.columns, terminal.rows)
-        snapshot = Snapshot(self._offset, size, take_snapshot(terminal, history, breathe))
+        data = take_snapshot(terminal, history, breathe)
+        is_patchy = terminal.is_alternate and not terminal.is_whole
+        snapshot = Snapshot(self._offset, size, data, is_patchy)
         if not in_place:
             terminal.main.pack_history(breathe)
         return snapshot

@@ -116,4 +116,6 @@ class LostSettings:
         """Return what sets a fresh terminal like that."""
         changed = ((mode, on) for mode, on in self._modes.items() if on != DEFAULTS[mode])
         screen = b"\x1b[?1049h" if self._alternate else b""
-        return screen + b"".join(b"\x1b[?%d%c" % (mode, b"h" if on else b"l") for mode, on in changed)
+        return screen + b"".join(
+            b"\x1b[?%d%c" % (mode, b"h" if on else b"l") for mode, on in changed
+        )

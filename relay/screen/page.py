@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from relay.screen.attributes import PLAIN, Attributes
-from relay.screen.charsets import Charsets
+from relay.screen.charsets import USUAL, Charsets
 from relay.screen.lines import Line, PackedLine
 from relay.screen.reflow import reflow
 
@@ -27,7 +27,7 @@ class SavedCursor:
     x: int = 0
     y: int = 0
     attributes: Attributes = PLAIN
-    charsets: Charsets = Charsets()
+    charsets: Charsets = USUAL
 
 
 class Page:

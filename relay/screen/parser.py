@@ -158,8 +158,12 @@ class Parser:
         if kind == "]" and body and terminator in "\x07\x1b\x9c":
             self._handler.osc(_CONTROLS.sub("", body[0]))
         else:
-            self._handler.control("\x18")  # a string that changes nothing still ends what was before
-        stays = terminator == "\x1b" or "\x80" <= terminator <= "\x9b" or terminator in "\x9d\x9e\x9f"
+            self._handler.control(
+                "\x18"
+            )  # a string that changes nothing still ends what was before
+        stays = (
+            terminator == "\x1b" or "\x80" <= terminator <= "\x9b" or terminator in "\x9d\x9e\x9f"
+        )
         return text, end if stays else end + 1
 
     def _hold(self, text: str, kind: str) -> None:

@@ -106,6 +106,7 @@ def _erase_display(terminal: Terminal, numbers: Parameters) -> None:
         case 2:
             for line in page.lines:
                 line.fill(EMPTY, terminal.erased)
+            terminal.is_whole = True
         case 3:
             page.forget_history()
 

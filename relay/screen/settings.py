@@ -72,7 +72,9 @@ class Settings:
             for special, colour in zip(_SPECIAL[first:], body.split(";"), strict=False):
                 self._set_colour(special, colour)
         elif number == "104":
-            for name in [f"4;{index}" for index in body.split(";")] if body else list(self._colours):
+            for name in (
+                [f"4;{index}" for index in body.split(";")] if body else list(self._colours)
+            ):
                 if name.startswith("4;"):
                     self._colours.pop(name, None)
         elif number in {"110", "111", "112"}:

@@ -44,7 +44,9 @@ class Shortcut:
                 return position, 0
         if data.find(b"\x1b[", position, start) >= 0:
             # Colours: begin where they were reset last.
-            start = max(data.rfind(b"\x1b[m", position, start), data.rfind(b"\x1b[0m", position, start))
+            start = max(
+                data.rfind(b"\x1b[m", position, start), data.rfind(b"\x1b[0m", position, start)
+            )
             if start - position < LEAST_SKIPPED:
                 return position, 0
         return start, data.count(b"\r\n", position, start)

@@ -31,6 +31,9 @@ from relay.screen.modes import KEYPAD
 from relay.screen.page import HISTORY, Page, default_tabs
 from relay.screen.terminal import Terminal
 
+FRESH = b"\x18\x1bc\x1b[?25h\x1b[20l"
+"""Resets a terminal that may be reset whole: ends what is unfinished, then everything (RIS), and what
+some do not count as that."""
 MAX_SNAPSHOT = 768 * 1024
 """Bytes.  A screen that takes more, every cell in another colour, is not worth it."""
 HISTORY_BYTES = 384 * 1024
@@ -43,11 +46,16 @@ _USE = ("\x0f", "\x0e", "\x1bn", "\x1bo")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What brings a freshly reset terminal of `size` to where the output is at offset `at`."""
+    """What brings a freshly reset terminal of `size` to where the output is at offset `at`.
+
+    `is_patchy`: it shows a full-screen program of whose output the beginning was gone, so that parts of
+    the screen may be missing until the program draws them anew.
+    """
 
     at: int
     size: TerminalSize
     data: bytes
+    is_patchy: bool = False
 
 
 class SnapshotTooLarge(Exception):

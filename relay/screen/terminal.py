@@ -7,14 +7,14 @@ its parameters: counts are bounded by the size, which is bounded by `MAX_COLUMNS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from relay.endpoint import TerminalSize
 from relay.screen.attributes import PLAIN, Attributes, Link, apply_sgr, erased
 from relay.screen.charsets import NAMES, SLOTS, Charsets
+from relay.screen.controls import CONTROLS, ESCAPES
 from relay.screen.lines import EMPTY, TAIL, Line
-from relay.screen.modes import KEYPAD, ORIGIN, Modes
+from relay.screen.modes import ORIGIN, Modes
 from relay.screen.page import Page, SavedCursor
 from relay.screen.parser import Handler, Parser
 from relay.screen.sequences import SEQUENCES, Parameters, Sequence
@@ -48,9 +48,17 @@ class Terminal(Handler):
         self.columns, self.rows = columns, rows
         self._parser = Parser(self)
         self.settings = Settings()
-        self._reset()
+        self._make_fresh()
+        self.is_whole = True
+        """Whether everything on the screen was drawn by output that was fed."""
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Put everything back (RIS)."""
+        self._make_fresh()
+        self.settings.reset()
+        self.is_whole = True
+
+    def _make_fresh(self) -> None:
         self.main = Page(self.columns, self.rows, has_history=True)
         self.alternate = Page(self.columns, self.rows, has_history=False)
         self.page = self.main
@@ -200,67 +208,10 @@ class Terminal(Handler):
 
     def control(self, character: str) -> None:
         """See `Handler`."""
-        act = _CONTROLS.get(character)
+        act = CONTROLS.get(character)
         if act is not None:
             act(self)
         self.last_width = 0
-
-    def _return(self) -> None:
-        self.page.x = 0
-
-    def _line_feed(self) -> None:
-        page = self.page
-        if self.modes.new_line:
-            page.x = 0
-        if page.y == page.bottom:
-            page.scroll(self.erased)
-        elif page.y < self.rows - 1:
-            page.y += 1
-            page.lines[page.y].wrapped = False
-        if page.x >= self.columns:
-            page.x -= 1
-
-    def _backspace(self) -> None:
-        page = self.page
-        reverse = self.modes.reverse_wrap
-        self.restrict(self.columns + reverse)
-        line = page.lines[page.y]
-        if page.x > 0:
-            page.x -= 1
-        elif reverse and line.wrapped and page.top < page.y <= page.bottom:
-            line.wrapped = False
-            page.y -= 1
-            page.x = self.columns - 1
-            if page.lines[page.y].cells[page.x] == EMPTY:
-                page.x -= 1  # where a wide character did not fit
-        self.restrict()
-
-    def _tab(self) -> None:
-        if self.page.x < self.columns:
-            self.page.x = self.page.next_tab()
-
-    def _shift_out(self) -> None:
-        self.use_charsets(Charsets(self.charsets.slots, 1))
-
-    def _shift_in(self) -> None:
-        self.use_charsets(Charsets(self.charsets.slots, 0))
-
-    def index(self) -> None:
-        """Move the cursor down, or what is between the margins up."""
-        page = self.page
-        self.restrict()
-        if page.y == page.bottom:
-            page.scroll(self.erased)
-        else:
-            page.y = min(page.y + 1, self.rows - 1)
-        self.restrict()
-
-    def _next_line(self) -> None:
-        self.page.x = 0
-        self.index()
-
-    def _set_tab(self) -> None:
-        self.page.tabs.add(self.page.x)
 
     # ---------------------------------------------------------------- escape sequences
 
@@ -271,7 +222,7 @@ class Terminal(Handler):
             if final in NAMES:
                 self.use_charsets(self.charsets.designate(SLOTS[intermediates], final))
             return
-        act = _ESCAPES.get(intermediates + final)
+        act = ESCAPES.get(intermediates + final)
         if act is not None:
             act(self)
 
@@ -288,43 +239,6 @@ class Terminal(Handler):
         self.set_attributes(saved.attributes._replace(link=self.attributes.link))
         self.use_charsets(saved.charsets)
         self.restrict()
-
-    def _reverse_index(self) -> None:
-        page = self.page
-        self.restrict()
-        if page.y == page.top:
-            page.scroll_back(self.erased)
-        else:
-            page.y -= 1
-            self.restrict()
-
-    def _keypad_application(self) -> None:
-        self.modes.set(KEYPAD, on=True)
-
-    def _keypad_numeric(self) -> None:
-        self.modes.set(KEYPAD, on=False)
-
-    def _full_reset(self) -> None:
-        self._reset()
-        self.settings.reset()
-
-    def _use_g1(self) -> None:
-        self.use_charsets(Charsets(self.charsets.slots, 1))
-
-    def _use_g2(self) -> None:
-        self.use_charsets(Charsets(self.charsets.slots, 2))
-
-    def _use_g3(self) -> None:
-        self.use_charsets(Charsets(self.charsets.slots, 3))
-
-    def _use_default_charset(self) -> None:
-        self.use_charsets(Charsets(self.charsets.slots, 0).designate(0, "B"))
-
-    def _alignment_pattern(self) -> None:
-        self.go_to(0, 0)
-        for line in self.page.lines[self.page.y :]:
-            line.fill("E", self.attributes._replace(underline=0, link=None))
-        self.go_to(0, 0)
 
     # ---------------------------------------------------------------- control sequences
 
@@ -418,6 +332,7 @@ class Terminal(Handler):
         if alternate:
             for line in new.lines:
                 line.fill(EMPTY, self.erased)
+            self.is_whole = True
         else:
             self.alternate = Page(self.columns, self.rows, has_history=False)
             self.alternate.saved = old.saved
@@ -427,38 +342,3 @@ class Terminal(Handler):
 
 def _bounded(size: TerminalSize) -> tuple[int, int]:
     return min(max(size.columns, 2), MAX_COLUMNS), min(size.rows, MAX_ROWS)
-
-
-_Act = Callable[[Terminal], None]
-_CONTROLS: Mapping[str, _Act] = {
-    "\b": Terminal._backspace,
-    "\t": Terminal._tab,
-    "\n": Terminal._line_feed,
-    "\v": Terminal._line_feed,
-    "\f": Terminal._line_feed,
-    "\r": Terminal._return,
-    "\x0e": Terminal._shift_out,
-    "\x0f": Terminal._shift_in,
-    "\x84": Terminal.index,
-    "\x85": Terminal._next_line,
-    "\x88": Terminal._set_tab,
-}
-_ESCAPES: Mapping[str, _Act] = {
-    "7": Terminal.save_cursor,
-    "8": Terminal.restore_cursor,
-    "D": Terminal.index,
-    "E": Terminal._next_line,
-    "H": Terminal._set_tab,
-    "M": Terminal._reverse_index,
-    "=": Terminal._keypad_application,
-    ">": Terminal._keypad_numeric,
-    "c": Terminal._full_reset,
-    "n": Terminal._use_g2,
-    "o": Terminal._use_g3,
-    "|": Terminal._use_g3,
-    "}": Terminal._use_g2,
-    "~": Terminal._use_g1,
-    "%@": Terminal._use_default_charset,
-    "%G": Terminal._use_default_charset,
-    "#8": Terminal._alignment_pattern,
-}

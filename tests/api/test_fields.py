@@ -103,7 +103,7 @@ def test_attach_takes_what_is_named() -> None:
 
 
 BAD_ATTACH_FIELDS: dict[str, list[object]] = {
-    "kinds": ["pty", [], ["file"], [1], [["pty"]], ["pty", "x"], {}],
+    "kinds": ["pty", [], ["files"], [1], [["pty"]], ["pty", "x"], {}],
     "mode": ["", "VIEW", 1, ["view"], {}],
     "tag": ["", "a b", "a/b", "é", "x" * 65, 1, "a\n"],
     "ports": [8080, "8080", {}, [0], [65536], ["a"], [True], [None], [1.5], [[]], ["2-1"]],

@@ -25,10 +25,18 @@ from auth.tickets import (
 )
 from relay.endpoint import Kind
 from relay.grant import Grant, Mode
+from relay.socket_rules import SocketRules
 from tests.testing.wall_clock import WallClock
 
 GRANT = Grant("s1", "me", frozenset({Kind.PTY, Kind.EXEC}))
 NARROW = Grant("s1", "me", frozenset({Kind.VNC}), Mode.VIEW, "désk/1", 3)
+PORTS = Grant(
+    "s1",
+    "me",
+    frozenset({Kind.TCP}),
+    ports=SocketRules.parse([8080, "3000-3999", "/run/vnc.sock"]),
+)
+NO_PORTS = Grant("s1", "me", frozenset({Kind.TCP}), ports=SocketRules())
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def refuse(
 
 
 @pytest.mark.parametrize("uses", [None, 1, 5])
-@pytest.mark.parametrize("grant", [GRANT, NARROW])
+@pytest.mark.parametrize("grant", [GRANT, NARROW, PORTS, NO_PORTS])
 def test_the_grant_comes_back(
     office: TicketOffice, clock: WallClock, grant: Grant, uses: int | None
 ) -> None:

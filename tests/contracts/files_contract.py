@@ -245,7 +245,14 @@ class FilesContract(ContractBase):
     async def test_an_upload_in_parts(self, runtime: Runtime) -> None:
         async with self.open(runtime) as sandbox:
             first = await do(
-                sandbox, "write", "d/f", BIG[:700], upload=UPLOAD, size=len(BIG), note="n", parents=True
+                sandbox,
+                "write",
+                "d/f",
+                BIG[:700],
+                upload=UPLOAD,
+                size=len(BIG),
+                note="n",
+                parents=True,
             )
             assert first.last["offset"] == 700
             assert not first.last["complete"]

@@ -198,7 +198,6 @@ async def test_who_is_admitted() -> None:
 async def test_sessions_that_cannot_be_had() -> None:
     async with open_edge() as edge:
         session_id = edge.record.session_id
-        edge.manager.records[session_id] = replace(edge.record, owner="somebody")
         edge.manager.records[session_id] = replace(
             edge.record, owner="somebody", state=State.TERMINATED
         )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from relay.endpoint import (
-    Channel,
-)
+from typing import Any
+
+import pytest
+
+from relay.endpoint import Channel
 from relay.protocol.messages import (
     Closed,
     Credit,
     Exit,
     Fin,
     Resize,
+    Resume,
     Signal,
     Start,
     Stop,
     encode,
 )
-from relay.protocol.reasons import CloseReason
+from relay.protocol.reasons import CloseReason, Refusal
 from tests.testing.relay_world import Shell, open_world
 
 A, B = "attachment-aaaaaa", "attachment-bbbbbb"
@@ -95,6 +98,38 @@ async def test_a_newer_link_supersedes_the_older_one(autojump_clock: object) -> 
     endpoint = shell.endpoints[0]
     assert endpoint.sink.data == b"one two"
     assert (endpoint.signals, endpoint.sizes, endpoint.eofs) == ([], [], 0)
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+async def test_a_request_that_comes_late_changes_nothing(
+    resumes: bool, autojump_clock: object
+) -> None:
+    """The network held an ATTACH back; its client has long been attached over another link."""
+    shell = Shell()
+    async with open_world(shell) as world, world.raw() as old, world.raw() as new:
+        id_, answer = await new.attach(start=AGAIN, attachment=A, generation=8)
+        await new.input(id_, 0, b"typed")
+        resume = Resume(stream=answer.stream, have={}) if resumes else None
+        fields: dict[str, Any] = {
+            "attachment": A,
+            "start": AGAIN,
+            "resume": resume,
+            "takeover": True,
+        }
+        assert (await old.refused(**fields, generation=7)).code is Refusal.GONE
+        assert not new.has(Closed)
+        shell.sources[0].end()
+        await new.expect(Exit, id_)
+        assert (await old.refused(**fields, generation=7)).code is Refusal.GONE
+        assert not new.has(Closed)
+        (attachment,) = world.stream().attachments
+        assert (attachment.bound, attachment.accepted) == (True, 5)
+        await old.attach(**fields, generation=9)
+        assert (await new.expect(Closed, id_)).reason in {
+            CloseReason.SUPERSEDED,
+            CloseReason.EXITED,
+        }
+    assert len(world.starts) == (1 if resumes else 2)
 
 
 async def test_the_clean_up_of_an_old_link_leaves_the_new_one_alone(

@@ -67,7 +67,7 @@ async def test_what_breaks_is_over_at_once() -> None:
         async def receive_some(max_bytes: int | None = None) -> bytes:
             raise trio.BrokenResourceError("reset")
 
-        broken.receive_some = receive_some  # type: ignore[method-assign]  # breaks on demand
+        broken.receive_some = receive_some  # type: ignore[assignment, method-assign]  # breaks on demand
         await joined.left.send_all(b"wakes it")
     assert joined.in_order is False
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from relay.endpoint import SocketTarget
+from relay.socket_rules import SocketRules
 from sessions.profiles import Profile, ProfileError, profiles_from_mapping
 
 
@@ -20,6 +22,8 @@ def test_default_exists_out_of_the_box() -> None:
     assert profile.max_sessions == 64
     assert profile.allowed_groups is None
     assert profile.command == ()
+    assert profile.ports is None
+    assert profile.vnc == SocketTarget(5900)
 
 
 def test_everything_can_be_set() -> None:
@@ -33,6 +37,8 @@ def test_everything_can_be_set() -> None:
         command = ["bash", "-l"]
         environment = { LANG = "C.UTF-8", EMPTY = "" }
         directory = "/work"
+        ports = [8080, "3000-3999", "/run/vnc.sock"]
+        vnc = "/run/vnc.sock"
         """
     )
     assert set(profiles) == {"default", "small"}
@@ -45,6 +51,8 @@ def test_everything_can_be_set() -> None:
         ("bash", "-l"),
         {"LANG": "C.UTF-8", "EMPTY": ""},
         "/work",
+        SocketRules.parse(["/run/vnc.sock", "3000-3999", 8080]),
+        SocketTarget(path="/run/vnc.sock"),
     )
     limits = profiles["small"].limits
     assert (limits.profile, limits.max_ttl_seconds, limits.max_sessions) == ("small", 600, 2)
@@ -101,6 +109,17 @@ def test_numbers_are_positive_integers(key: str, value: object) -> None:
         ),
         ({"directory": ""}, r"profiles\.p\.directory: must be a string that is not empty"),
         ({"directory": "x" * 4097}, r"profiles\.p\.directory: must have at most 4096"),
+        ({"ports": 8080}, r"profiles\.p\.ports: must be a list like \[8080, \"3000-3999\""),
+        ({"ports": [0]}, r"profiles\.p\.ports: 0: ports go from 1 to 65535"),
+        ({"ports": ["all"]}, r"profiles\.p\.ports: 'all' is neither a port"),
+        ({"ports": list(range(1, 131, 2))}, r"profiles\.p\.ports: at most 64"),
+        ({"vnc": 0}, r"profiles\.p\.vnc: port 0: must be in 1\.\.65535"),
+        ({"vnc": "5900"}, r"profiles\.p\.vnc: must be a port or the absolute path"),
+        ({"vnc": True}, r"profiles\.p\.vnc: must be a port or the absolute path"),
+        (
+            {"vnc": 5901, "ports": [5900]},
+            r"profiles\.p\.vnc: port 5901 is not among ports; add it there",
+        ),
         ("small", r"profiles\.p: must be a table"),
     ],
 )

@@ -43,7 +43,9 @@ async def test_keys_of_all_kinds(env: dict[str, str], session_id: str) -> None:
         await terminal.expect(rb"sleep 1000\r\n")
         await terminal.type(b"\x03")
         await terminal.expect(rb"\^C.*?" + PROMPT)
-        await terminal.type(b"stty -echo -icanon min 5 time 0; echo g''o; head -c 5 | od -An -tx1\r")
+        await terminal.type(
+            b"stty -echo -icanon min 5 time 0; echo g''o; head -c 5 | od -An -tx1\r"
+        )
         await terminal.expect(rb"go\r\n")
         await terminal.type(b"\xff\x00\xc3\xa9\x1b")
         await terminal.expect(rb"ff 00 c3 a9 1b")

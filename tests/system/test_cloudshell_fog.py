@@ -60,9 +60,7 @@ def test_a_session_to_the_letter(server: ServerProcess, created: dict[str, Any])
         assert TIME.fullmatch(shown["created_at"])
         assert TIME.fullmatch(shown["expires_at"])
         assert shown["image_ref"] == ""
-        assert client.delete(f"/v1/sessions/{created['session_id']}").json() == {
-            "terminated": True
-        }
+        assert client.delete(f"/v1/sessions/{created['session_id']}").json() == {"terminated": True}
         after = client.get(f"/v1/sessions/{created['session_id']}").json()
         assert after["status"] == "terminated"
 
@@ -214,7 +212,7 @@ def test_tickets_that_are_none(created: dict[str, Any]) -> None:
     head, _, signature = token.rpartition(".")
     tampered = f"{head}.{signature[:-4]}{'A' * 4 if signature[-4:] != 'AAAA' else 'B' * 4}"
     unsigned = jwt.encode(
-        jwt.decode(token, options={"verify_signature": False}), key=None, algorithm="none"
+        jwt.decode(token, options={"verify_signature": False}), key="", algorithm="none"
     )
     forged = jwt.encode(
         jwt.decode(token, options={"verify_signature": False}), key="0" * 32, algorithm="HS256"
@@ -327,15 +325,17 @@ def test_foreign_pages_and_names(server: ServerProcess, created: dict[str, Any])
 def test_the_ticket_as_a_subprotocol(server: ServerProcess, created: dict[str, Any]) -> None:
     """It is taken, and not sent back."""
     token = server.ticket(created["session_id"])
-    with pytest.raises(Exception, match="subprotocol"):
-        with open_fog(
+    with (
+        pytest.raises(Exception, match="subprotocol"),
+        open_fog(
             created["attach"]["ws_url"],
             None,
             subprotocols=[f"trunk.ticket.{token}"],
-        ) as client:
-            assert client.websocket.subprotocol is None
-            client.expect(PROMPT)
-            raise RuntimeError("it works without a subprotocol")
+        ) as client,
+    ):
+        assert client.websocket.subprotocol is None
+        client.expect(PROMPT)
+        raise RuntimeError("it works without a subprotocol")
     status, _ = refusal(
         created["attach"]["ws_url"], server.ticket(created["session_id"]), subprotocols=["chat"]
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,10 @@ from tests.testing.processes import wait_until_gone
 from tests.testing.server_process import (
     ServerProcess,
     pids_with,
+    process_name,
     trunkline_command,
     wait_until_none,
 )
-
-COMMANDS = ("serve", "new", "ls", "rm", "attach", "exec", "open", "ps", "kill")
-
 
 # ---------------------------------------------------------------- exec
 
@@ -113,10 +113,8 @@ async def test_a_command_that_reads_no_input(env: dict[str, str], session_id: st
     async with open_cli(env, "exec", session_id, "--", "sh", "-c", "exit 3") as process:
         assert process.stdin is not None
         with trio.fail_after(SECONDS):
-            try:
+            with suppress(trio.BrokenResourceError):
                 await process.stdin.send_all(bytes(10_000_000))
-            except trio.BrokenResourceError:
-                pass
             assert await process.wait() == 3
 
 
@@ -169,9 +167,7 @@ async def test_nobody_reads_the_output(env: dict[str, str], session_id: str) -> 
         assert process.stderr is not None
         await read_until(process.stdout, b"y\n")
         (remote,) = [
-            pid
-            for pid in pids_with("TRUNKLINE_SESSION", session_id)
-            if Path(f"/proc/{pid}/comm").read_text() == "yes\n"
+            pid for pid in pids_with("TRUNKLINE_SESSION", session_id) if process_name(pid) == "yes"
         ]
         await process.stdout.aclose()
         with trio.fail_after(SECONDS):
@@ -309,8 +305,19 @@ async def test_wishes_that_are_denied(env: dict[str, str]) -> None:
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 
 
-@pytest.mark.parametrize("session", [UNKNOWN_ID, "nonsense", "a/../b", "", "x?y#z", "ü"])
-@pytest.mark.parametrize("command", ["exec", "attach", "rm"])
+@pytest.mark.parametrize(
+    ("command", "session"),
+    [
+        ("exec", UNKNOWN_ID),
+        ("attach", UNKNOWN_ID),
+        ("rm", UNKNOWN_ID),
+        ("exec", "nonsense"),
+        ("rm", "a/../b"),
+        ("exec", ""),
+        ("rm", "x?y#z"),
+        ("attach", "ü"),
+    ],
+)
 async def test_unknown_sessions(env: dict[str, str], command: str, session: str) -> None:
     rest = ("--", "true") if command == "exec" else ()
     ended = await run_cli(env, command, session, *rest)
@@ -318,13 +325,6 @@ async def test_unknown_sessions(env: dict[str, str], command: str, session: str)
     assert ended.stdout == b""
     assert len(ended.errors.splitlines()) == 1
     assert "session" in ended.errors
-
-
-async def test_without_a_server(empty_env: dict[str, str]) -> None:
-    for arguments in (("ls",), ("new",), ("attach", UNKNOWN_ID), ("open",)):
-        ended = await run_cli(empty_env, *arguments)
-        assert ended.code == 1
-        assert "no server found: start one with 'trunkline serve'" in ended.errors
 
 
 async def test_a_wrong_token(server: ServerProcess, env: dict[str, str]) -> None:
@@ -336,17 +336,15 @@ async def test_a_wrong_token(server: ServerProcess, env: dict[str, str]) -> None
         assert "wrong" not in ended.errors
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1", "not-a-url", "ftp://127.0.0.1/", "http://", "http://[::1", "\x7f"]
-)
 @pytest.mark.parametrize("command", ["ls", "exec"])
-async def test_a_wrong_address(empty_env: dict[str, str], url: str, command: str) -> None:
+async def test_nobody_is_there(empty_env: dict[str, str], command: str) -> None:
     """Where a server never was there, nobody waits for it to come back."""
-    env = {**empty_env, "TRUNKLINE_URL": url, "TRUNKLINE_TOKEN": "t"}
+    env = {**empty_env, "TRUNKLINE_URL": "http://127.0.0.1:1", "TRUNKLINE_TOKEN": "t"}
     rest = (UNKNOWN_ID, "--", "true") if command == "exec" else ()
     ended = await run_cli(env, command, *rest)
-    assert ended.code in (1, 74)
-    assert ended.errors.startswith("trunkline: ")
+    assert ended.code == (1 if command == "ls" else 74)
+    assert "http://127.0.0.1:1 does not answer" in ended.errors
+    assert "Connection refused" in ended.errors
     assert len(ended.errors.splitlines()) == 1
 
 
@@ -355,12 +353,7 @@ async def test_something_else_answers(empty_env: dict[str, str]) -> None:
     answers = iter(
         [
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
-            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull",
-            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
-            b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
-            b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>",
             b"SSH-2.0-OpenSSH_9.9\r\n",
-            b"",
         ]
     )
 
@@ -370,16 +363,14 @@ async def test_something_else_answers(empty_env: dict[str, str]) -> None:
         await stream.aclose()
 
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(
-            lambda task_status: trio.serve_tcp(answer, 0, host="127.0.0.1", task_status=task_status)
-        )
+        (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
         port = listener.socket.getsockname()[1]
         env = {
             **empty_env,
             "TRUNKLINE_URL": f"http://127.0.0.1:{port}",
             "TRUNKLINE_TOKEN": "t",
         }
-        for _ in range(7):
+        for _ in range(2):
             ended = await run_cli(env, "ls")
             assert ended.code == 1
             assert ended.errors.startswith("trunkline: ")
@@ -404,26 +395,8 @@ async def test_the_note_is_not_trusted_when_others_can_read_it(
     assert "cannot be read" in ended.errors
 
 
-async def test_usage(empty_env: dict[str, str]) -> None:
-    everything = await run_cli(empty_env, "--help")
-    assert everything.code == 0
-    for command in COMMANDS:
-        assert f"\n  {command} " in everything.text
-        own = await run_cli(empty_env, command, "--help")
-        assert own.code == 0
-        assert own.text.startswith(f"Usage: trunkline {command} ") or "Usage:" in own.text
-        assert own.errors == ""
-    for wrong in (["nonsense"], ["exec", "x"], ["attach"], ["new", "--nonsense"]):
-        ended = await run_cli(empty_env, *wrong)
-        assert ended.code == 2
-        assert "Usage:" in ended.errors
-    both = await run_cli(empty_env, "attach", UNKNOWN_ID, "--view", "--takeover")
-    assert both.code == 2
-    assert "exclude each other" in both.errors
-
-
 async def test_it_starts_fast(
-    empty_env: dict[str, str], record_property: pytest.RecordProperty
+    empty_env: dict[str, str], record_property: Callable[[str, object], None]
 ) -> None:
     await run_cli(empty_env, "--version")  # compiles what was not yet
     began = trio.current_time()

@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -181,14 +180,14 @@ def test_the_fake_runtime(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def certificates(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def certificates(tmp_path: Path) -> tuple[Path, Path]:
     """An authority, and a certificate of it with its key."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     ca_file, pem = tmp_path / "ca.pem", tmp_path / "server.pem"
     authority.cert_pem.write_to_path(str(ca_file))
     certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
-    yield ca_file, pem
+    return ca_file, pem
 
 
 def test_tls(tmp_path: Path, certificates: tuple[Path, Path]) -> None:

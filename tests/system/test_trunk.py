@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import AsyncIterator
@@ -19,7 +18,6 @@ from tests.testing.raw_trunk import (
     HEADER,
     HELLO,
     TYPES,
-    Closed,
     RawTrunk,
     data_frame,
     frame,
@@ -55,7 +53,9 @@ def start(*command: str) -> dict[str, Any]:
 
 
 def test_the_table_of_frames_is_that_of_the_specification() -> None:
-    rows = re.findall(r"^\| 0x([0-9a-f]{2}) \| ([A-Z]+) \|", SPECIFICATION.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| 0x([0-9a-f]{2}) \| ([A-Z]+) \|", SPECIFICATION.read_text(), re.MULTILINE
+    )
     assert {name: int(number, 16) for number, name in rows} == TYPES
 
 
@@ -170,7 +170,9 @@ async def test_an_older_link_is_fenced_off(ws_url: str, token: str) -> None:
             closed = await old.expect("CLOSED")
             assert closed.fields["reason"] == "superseded"
             # Late input of the old link goes nowhere, and harms nothing.
-            await old.send(data_frame(1, 0, 0, b"late\n"), frame("RESIZE", {"columns": 1, "rows": 1}, stream=1))
+            await old.send(
+                data_frame(1, 0, 0, b"late\n"), frame("RESIZE", {"columns": 1, "rows": 1}, stream=1)
+            )
             await old.send(frame("PING", {"id": 1}))
             await old.expect("PONG")
             await new.send(data_frame(1, 0, 0, b"new\n"))
@@ -341,9 +343,7 @@ async def expect_protocol_error(trunk: RawTrunk, what: str) -> None:
     assert (closed.code, closed.reason) == (1002, "protocol_error"), what
 
 
-async def test_breaches(
-    server: ServerProcess, ws_url: str, token: str, session_id: str
-) -> None:
+async def test_breaches(server: ServerProcess, ws_url: str, token: str, session_id: str) -> None:
     """Whoever breaks a rule is told which, and nobody else notices."""
     async with healthy(ws_url, server, session_id):
         for what, frames in BREACHES.items():

@@ -19,7 +19,7 @@ from auth.authenticator import Authenticator
 from auth.keys import Keyring, generate_key
 from auth.principal import Principal
 from auth.tickets import TicketOffice
-from runtimes.base import HostedSession, SandboxSpec
+from runtimes.base import HostedSession, SandboxSpec, SessionHost
 from sessions.errors import NotOwner, PolicyDenied, SessionNotFound, UnknownProfile
 from sessions.manager import CreateRequest, Manager
 from sessions.placement import Placement

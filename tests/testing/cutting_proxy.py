@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -121,7 +121,7 @@ async def open_cutting_proxy(
     listener: socket.socket,
     target_port: int,
     *,
-    budgets: Iterator[int] = iter(()),
+    budgets: Iterable[int] = (),
     seed: int = 1,
 ) -> AsyncIterator[CuttingProxy]:
     """Proxy from `listener` (which stays open) to `target_port` of this machine.
@@ -129,7 +129,7 @@ async def open_cutting_proxy(
     Each WebSocket is cut after the next number of bytes from `budgets`, both directions together;
     when there is none left, no more.
     """
-    proxy = CuttingProxy(target_port, budgets, random.Random(seed))
+    proxy = CuttingProxy(target_port, iter(budgets), random.Random(seed))
     own = trio.socket.from_stdlib_socket(listener.dup())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, proxy.serve, [trio.SocketListener(own)])

@@ -198,7 +198,7 @@ class ScriptedEndpoint(Endpoint):
         self.eofs = 0
         self.closed = False
         self._status = status or ExitStatus(code=0)
-        self._open = set(sources)
+        self._ended: set[Channel] = set()
         self._linger = linger
         self._closing = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
@@ -212,7 +212,7 @@ class ScriptedEndpoint(Endpoint):
             raise trio.ClosedResourceError
         data = await self.sources[channel].read(max_bytes)
         if not data:
-            self._open.discard(channel)
+            self._ended.add(channel)
             self._changed.unpark_all()
         return data
 
@@ -230,17 +230,21 @@ class ScriptedEndpoint(Endpoint):
 
     async def wait(self) -> ExitStatus:
         await trio.lowlevel.checkpoint()
-        while not self.closed and (self._open or (self._linger and not self.eofs)):
+        while not self.closed and (
+            self._ended != set(self.sources) or (self._linger and not self.eofs)
+        ):
             await self._changed.park()
         return self._status
 
     def resize(self, size: TerminalSize) -> None:
         self.sizes.append(size)
+        self.sink.changed.unpark_all()
 
     def send_signal(self, name: str) -> None:
         if name == "NOSUCH":
             raise ValueError(f"there is no signal {name}")
         self.signals.append(name)
+        self.sink.changed.unpark_all()
 
     async def aclose(self) -> None:
         self.closed = True

@@ -84,6 +84,14 @@ def pids_with(name: str, value: str) -> list[int]:
     return found
 
 
+def process_name(pid: int) -> str:
+    """Return the name of a process; "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        return ""
+
+
 def wait_until_none(name: str, value: str, seconds: float = 10.0) -> list[int]:
     """Wait until no process with ``name=value`` is left; return those that are after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -264,7 +272,7 @@ def running_server(
         config_file.write_text(config)
         options += ["--config", str(config_file)]
     log_file = directory / f"server-{mark[:8]}.log"
-    env = clean_environment(home) | {MARK: mark} | (environment or {})
+    env = {**clean_environment(home), MARK: mark, **(environment or {})}
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [*prefix, *trunkline_command("serve", *options)],

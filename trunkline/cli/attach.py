@@ -44,11 +44,16 @@ def attach(session_id: str, tag: str, *, view: bool, takeover: bool) -> None:
                 mode=mode, tag=tag, observe=Notices(_notice)
             ) as connection,
         ):
+            screen = Descriptor(1)
             terminal = await connection.terminal(
-                tag, size=terminal_size(Descriptor(1)), takeover=takeover, restart=True
+                tag,
+                size=terminal_size(screen),
+                takeover=takeover,
+                restart=True,
+                replay="screen" if screen.is_terminal else "all",
             )
             try:
-                return await run_terminal(terminal, interactive=True)
+                return await run_terminal(terminal, interactive=True, tell=_notice)
             except* Detached:
                 _notice(f"detached; 'trunkline attach {session_id}' brings you back")
                 raise
@@ -78,9 +83,13 @@ def exec_(session_id: str, command: tuple[str, ...], *, tty: bool, tag: str | No
         ):
             if not tty:
                 return await run_piped(await connection.exec(command, tag=name), _notice)
+            screen = Descriptor(1)
             terminal = await connection.terminal(
-                name, command=command, size=terminal_size(Descriptor(1))
+                name,
+                command=command,
+                size=terminal_size(screen),
+                replay="screen" if screen.is_terminal else "all",
             )
-            return await run_terminal(terminal, interactive=True)
+            return await run_terminal(terminal, interactive=True, tell=_notice)
 
     sys.exit(exit_code(run(main)))

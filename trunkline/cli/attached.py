@@ -11,14 +11,15 @@ import trio
 
 from relay.client import TrunkState, TrunkStatus
 from relay.client_attachment import ClientAttachment
-from relay.endpoint import Channel, ExitStatus
+from relay.endpoint import Channel, ExitStatus, TerminalSize
 from relay.grant import Mode
-from relay.inbox import Missed
+from relay.inbox import Missed, ScreenOutput
 from relay.replay_filter import ReplayFilter
 from trunkline.cli.terminal import (
     Descriptor,
     ModeTracker,
     RawTerminal,
+    fresh_screen,
     standard_streams,
     terminal_size,
 )
@@ -68,10 +69,12 @@ class Notices:
             self.write("connected again")
 
 
-async def run_terminal(attachment: ClientAttachment, *, interactive: bool) -> ExitStatus:
+async def run_terminal(
+    attachment: ClientAttachment, *, interactive: bool, tell: Callable[[str], None]
+) -> ExitStatus:
     """Let the user work in a terminal stream.
 
-    Returns the exit status of its process.
+    `tell` tells the user something on standard error.  Returns the exit status of its process.
 
     Raises:
       Detached: the user pressed Ctrl-].
@@ -86,7 +89,7 @@ async def run_terminal(attachment: ClientAttachment, *, interactive: bool) -> Ex
                 if interactive:
                     nursery.start_soon(_type, attachment, stdin)
                     nursery.start_soon(_follow_size, attachment, stdout)
-                await _show(attachment, stdout, modes)
+                await _show(attachment, stdout, modes, tell)
                 nursery.cancel_scope.cancel()
             return await attachment.wait()
         finally:
@@ -96,21 +99,42 @@ async def run_terminal(attachment: ClientAttachment, *, interactive: bool) -> Ex
                     await stdout.write_all(undo)
 
 
-async def _show(attachment: ClientAttachment, stdout: Descriptor, modes: ModeTracker) -> None:
+async def _show(
+    attachment: ClientAttachment,
+    stdout: Descriptor,
+    modes: ModeTracker,
+    tell: Callable[[str], None],
+) -> None:
     questions = ReplayFilter()
     replaying = True
     while (item := await attachment.receive()) is not None:
         if isinstance(item, Missed):
-            await stdout.write_all(b"\r\n[trunkline: %d bytes missed]\r\n" % (item.to - item.start))
+            if not item.screen:
+                note = b"\r\n[trunkline: %d bytes missed]\r\n" % (item.to - item.start)
+                await stdout.write_all(note)
             continue
         data = item.data
-        if item.replay:
+        if isinstance(item, ScreenOutput):
+            size = terminal_size(stdout)
+            if size is not None and attachment.options.mode is Mode.VIEW:
+                _compare_sizes(item.size, size, tell)
+            data = modes.reset() + fresh_screen(size) + data
+        elif item.replay:
             data = questions.feed(data)
         elif replaying:
             replaying = False
             data = questions.flush() + data
         modes.feed(data)
         await stdout.write_all(data)
+
+
+def _compare_sizes(theirs: TerminalSize, ours: TerminalSize, tell: Callable[[str], None]) -> None:
+    """Tell a viewer whose terminal is too small; who is in control has the other's size follow."""
+    if theirs.columns > ours.columns or theirs.rows > ours.rows:
+        tell(
+            f"this is drawn for {theirs.columns}x{theirs.rows}, and your terminal has"
+            f" {ours.columns}x{ours.rows}: make it larger to see everything in its place"
+        )
 
 
 async def _type(attachment: ClientAttachment, stdin: Descriptor) -> None:

@@ -25,7 +25,7 @@ class Duration(click.ParamType[int]):
         """Return the seconds."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d{1,9})([smhd]?)", str(value))
+        match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", str(value))
         if match is None:
             self.fail(f"{value!r} is no duration; write 90s, 15m, 1h or 2d", param, ctx)
         return int(match[1]) * _UNITS[match[2] or "s"]

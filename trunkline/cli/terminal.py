@@ -103,14 +103,25 @@ def terminal_size(descriptor: Descriptor) -> TerminalSize | None:
         return None
 
 
+def fresh_screen(size: TerminalSize | None) -> bytes:
+    """Return what makes room for a whole screen.
+
+    What the user's terminal shows moves up, out of sight but not out of reach; a full reset would
+    forget it.
+    """
+    rows = size.rows if size is not None else 24
+    return b"\x18\x1b[!p\x1b[m\x1b(B\x0f\x1b[%d;1H" % rows + b"\r\n" * rows + b"\x1b[H\x1b[J"
+
+
 class ModeTracker:
     """Remembers which private modes (DECSET) a program has switched on, to switch them off again.
 
     Otherwise a terminal stays in the alternate screen, or reports the mouse, after detaching.
     """
 
-    _SET = re.compile(rb"\x1b\[\?([0-9;]+)([hl])")
+    _SET = re.compile(rb"\x1b\[\?([0-9;]{1,60})([hl])")
     _LONGEST = 64
+    _LONGEST_MODE = 5
     _DEFAULT_ON = frozenset({7, 8, 12, 25})
 
     def __init__(self) -> None:
@@ -121,7 +132,7 @@ class ModeTracker:
         """Look at output on its way to the terminal."""
         for match in self._SET.finditer(self._tail + data):
             for mode in match[1].split(b";"):
-                if mode:
+                if 0 < len(mode) <= self._LONGEST_MODE:
                     self._changed[int(mode)] = match[2] == b"h"
         self._tail = (self._tail + data)[-self._LONGEST :]
         if len(self._changed) > 1024:

@@ -33,7 +33,7 @@ from relay.endpoint import Channel, ExitStatus, Kind, Overflow, TerminalSize
 from relay.errors import DialFailed
 from relay.grant import Mode
 from relay.inbox import Output
-from relay.protocol.messages import Start
+from relay.protocol.messages import Replay, Start
 from relay.protocol.reasons import CloseReason
 from relay.websocket import WebSocketCarrier
 from trunkline.sdk.api import Api, SessionInfo, StreamInfo, root_of
@@ -227,11 +227,17 @@ class Connection:
         size: TerminalSize | None = None,
         takeover: bool = False,
         restart: bool = False,
+        replay: Replay = "all",
     ) -> ClientAttachment:
         """Attach to the terminal `tag`; start it if there is none (and this is no viewer).
 
         `command` empty means the login shell.  `takeover` takes control from another client.
         `restart` starts anew where the process of that tag has ended.
+
+        `replay` says what comes of the output so far: ``"all"`` of it that the server still has;
+        ``"none"``; or ``"screen"``, a `ScreenOutput` that makes a fresh terminal look as this one
+        does now (and another after every `Missed`).  Questions to the terminal in output with
+        `replay` set were for others: show it through a `ReplayFilter`, or drop what your terminal answers.
 
         Raises:
           AttachRefused: no, and why.
@@ -245,7 +251,7 @@ class Connection:
             directory=directory,
             restart=restart,
         )
-        return await self._attach(Kind.PTY, tag, start, size=size, takeover=takeover)
+        return await self._attach(Kind.PTY, tag, start, size=size, takeover=takeover, replay=replay)
 
     async def exec(
         self,
@@ -369,6 +375,7 @@ class Connection:
         size: TerminalSize | None = None,
         *,
         takeover: bool = False,
+        replay: Replay = "all",
     ) -> ClientAttachment:
         return await self._trunk.attach(
             AttachOptions(
@@ -379,6 +386,7 @@ class Connection:
                 start=start if self._mode is Mode.CONTROL else None,
                 size=size,
                 takeover=takeover,
+                replay=replay,
             )
         )
 

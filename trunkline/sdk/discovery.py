@@ -66,16 +66,27 @@ def find_server(url: str | None = None, token: str | None = None) -> Server:
 
 
 def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or not url.isascii() or not url.isprintable() or parts.query or parts.fragment:
+    if not _is_address(url):
         raise ServerNotFound(
             f"{url!r} is not the address of a server; write it as http://host:port (in"
             f" {URL_VARIABLE})"
         )
+
+
+def _is_address(url: str) -> bool:
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not parts.query
+            and not parts.fragment
+        )
+    except ValueError:  # a bracket without its other half, a port that is no number
+        return False
 
 
 def _read(path: Path) -> Server | None:

@@ -41,6 +41,7 @@ from relay.protocol.messages import (
     Refused,
     Resize,
     Resume,
+    Screen,
     Signal,
     Stop,
     encode,
@@ -123,6 +124,7 @@ MINIMAL: dict[FrameType, bytes] = {
     FrameType.PONG: minimal(Pong(id=1)),
     FrameType.GOAWAY: minimal(GoAway(reason=CloseReason.DRAINING)),
     FrameType.STOP: minimal(Stop()),
+    FrameType.SCREEN: minimal(Screen(data=b"", at=0, columns=1, rows=1)),
 }
 
 

@@ -22,6 +22,7 @@ from relay.protocol.frames import (
     FrameType,
 )
 from relay.protocol.messages import (
+    MAX_SCREEN_PART,
     MAX_TEXT,
     MESSAGES,
     Attach,
@@ -40,6 +41,7 @@ from relay.protocol.messages import (
     Refused,
     Resize,
     Resume,
+    Screen,
     Signal,
     Start,
     Stop,
@@ -71,11 +73,12 @@ starts = st.builds(
 STRATEGIES: dict[type[Message], st.SearchStrategy[Any]] = {
     Hello: st.builds(Hello, version=st.integers(0, 2**31), software=texts),
     Credit: st.builds(Credit, ack=maybe_offset, up_to=maybe_offset),
-    Gap: st.builds(Gap, start=offsets, to=offsets),
+    Gap: st.builds(Gap, start=offsets, to=offsets, screen=st.booleans()),
     Fin: st.builds(Fin, at=offsets),
     Attach: st.builds(
         Attach,
         attachment=attachment_ids,
+        generation=offsets,
         kind=st.sampled_from(Kind),
         tag=tags,
         mode=st.sampled_from(Mode),
@@ -84,8 +87,9 @@ STRATEGIES: dict[type[Message], st.SearchStrategy[Any]] = {
         columns=st.none() | cells,
         rows=st.none() | cells,
         takeover=st.booleans(),
-        replay=st.sampled_from(["all", "none"]),
-        resume=st.none() | st.builds(Resume, stream=texts, have=channel_offsets),
+        replay=st.sampled_from(["all", "none", "screen"]),
+        resume=st.none()
+        | st.builds(Resume, stream=texts, have=channel_offsets, screen=st.booleans()),
         window=channel_offsets,
     ),
     Attached: st.builds(
@@ -103,6 +107,7 @@ STRATEGIES: dict[type[Message], st.SearchStrategy[Any]] = {
         credit=offsets,
         signals=offsets,
         stopped=st.booleans(),
+        screen=st.booleans(),
     ),
     Refused: st.builds(Refused, code=st.sampled_from(Refusal), message=texts),
     Detach: st.just(Detach()),
@@ -123,6 +128,14 @@ STRATEGIES: dict[type[Message], st.SearchStrategy[Any]] = {
         retry_after=st.none() | st.floats(0, 1e6),
     ),
     Stop: st.just(Stop()),
+    Screen: st.builds(
+        Screen,
+        data=st.binary(max_size=100),
+        at=offsets,
+        columns=cells,
+        rows=cells,
+        last=st.booleans(),
+    ),
 }
 messages = st.one_of(*STRATEGIES.values())
 
@@ -206,6 +219,11 @@ ATTACH = {"attachment": "a" * 16, "kind": "pty", "tag": "main"}
         (FrameType.GOAWAY, {"reason": "draining", "retry_after": -1}),
         (FrameType.GOAWAY, {"reason": "draining", "retry_after": float("nan")}),
         (FrameType.REFUSED, {"code": "no"}),
+        (FrameType.SCREEN, {"at": 0, "columns": 1, "rows": 1, "data": "text"}),
+        (
+            FrameType.SCREEN,
+            {"at": 0, "columns": 1, "rows": 1, "data": bytes(MAX_SCREEN_PART + 1)},
+        ),
         (FrameType.HELLO, {"version": 1, "software": "x" * (MAX_TEXT + 1)}),
     ],
 )

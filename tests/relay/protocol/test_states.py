@@ -12,7 +12,7 @@ from relay.protocol.states import TABLES, Side, State, Step, Trigger, after_fram
 
 F, A, O = FrameType, Side.ATTACHER, Side.OWNER  # noqa: E741 - read as a table
 BYTES = (F.DATA, F.FIN, F.CREDIT, F.STOP)
-FROM_OWNER = (*BYTES, F.GAP, F.EXIT)
+FROM_OWNER = (*BYTES, F.GAP, F.SCREEN, F.EXIT)
 FROM_ATTACHER = (*BYTES, F.RESIZE, F.SIGNAL)
 
 LEGAL: dict[tuple[Side, State], dict[Trigger, State]] = {

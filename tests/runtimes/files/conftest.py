@@ -1,7 +1,10 @@
+# ruff: noqa: ASYNC240 - these tests speak to the file system as directly as what they test
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -10,7 +13,7 @@ from runtimes.files import SessionFiles, open_session_files
 from runtimes.files.beneath import best_resolver, walk
 from tests.testing.processes import descriptors
 
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "best": {"resolver": best_resolver(), "unnamed": True},
     "fallback": {"resolver": walk, "unnamed": False},
 }

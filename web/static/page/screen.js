@@ -16,6 +16,10 @@ const READER_KEY = "trunkline.screen-reader";
 const [FONT_LEAST, FONT_USUAL, FONT_MOST] = [8, 14, 32];
 const SCROLLBACK = 10_000;
 
+/** Sizes of letters for a terminal whose size others decide. */
+const FONT_TINIEST = 4;
+/** Everything as in a fresh terminal, also what a reset (RIS) leaves: colours, cursor, line ends. */
+const RESET = "\x1bc\x1b[?25h\x1b[?12l\x1b[20l\x1b]104\x07\x1b]110\x07\x1b]111\x07\x1b]112\x07";
 /** Ends a half-finished escape sequence (CAN), then plain text in the usual character set. */
 const CALM = "\x18\x1b[0m\x1b(B\x0f";
 /** What a program that is gone may have left switched on: screens, modes, mouse, a hidden cursor. */
@@ -78,6 +82,7 @@ export class Screen {
     terminal.onResize((/** @type {{cols: number, rows: number}} */ { cols, rows }) => onresize(cols, rows));
     terminal.onTitleChange(ontitle);
     this._frame = 0;
+    this._fixed = false;
     new ResizeObserver(() => this.fit()).observe(element);
     this._fit.fit();
   }
@@ -124,7 +129,25 @@ export class Screen {
   /** Forget everything that was drawn, in its turn. */
   clear() {
     this._calm();
-    this.terminal.write("\x1bc");
+    this.terminal.write(RESET);
+  }
+
+  /**
+   * Draw a whole screen in place of everything that was drawn, in its turn.
+   * @param {Uint8Array} bytes what draws it in a fresh terminal of this size
+   * @param {number} columns
+   * @param {number} rows
+   */
+  draw(bytes, columns, rows) {
+    this.clear();
+    this.terminal.write("", () => {
+      this._guard.replaying = true;
+      this.terminal.resize(columns, rows);
+    });
+    this.terminal.write(bytes, () => {
+      this._guard.replaying = false;
+      this.fit();
+    });
   }
 
   /**
@@ -154,13 +177,35 @@ export class Screen {
 
   // ---------------------------------------------------------------- size and looks
 
-  /** Fit the terminal to its element, once a frame. */
+  /** Whether the size is that of the output, not that of the page. */
+  get fixed() {
+    return this._fixed;
+  }
+
+  set fixed(fixed) {
+    if (fixed === this._fixed) return;
+    this._fixed = fixed;
+    if (!fixed) this.terminal.options.fontSize = fontSize();
+    this.fit();
+  }
+
+  /** Fit the terminal to its element, or its letters if its size is fixed; once a frame. */
   fit() {
     if (this._frame) return;
     this._frame = requestAnimationFrame(() => {
       this._frame = 0;
-      this._fit.fit();
+      if (this._fixed) this._fitLetters();
+      else this._fit.fit();
     });
+  }
+
+  _fitLetters() {
+    const { terminal } = this;
+    const room = this._fit.proposeDimensions();
+    if (!room) return;
+    const scale = Math.min(room.cols / terminal.cols, room.rows / terminal.rows);
+    const size = Math.floor(terminal.options.fontSize * scale);
+    terminal.options.fontSize = Math.min(Math.max(size, FONT_TINIEST), fontSize());
   }
 
   /** @param {-1 | 0 | 1} step 0: the usual size */

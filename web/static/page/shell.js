@@ -58,6 +58,7 @@ export class Shell {
     this.trunk?.close();
     this._card.hide();
     this.mode = mode;
+    this._screen.fixed = mode === "view"; // who watches sees it in the size of who has control
     this._attached = false;
     this._final = null;
     const trunk = new Trunk({
@@ -78,6 +79,7 @@ export class Shell {
         mode,
         start,
         takeover,
+        replay: "screen",
         columns: this._screen.columns,
         rows: this._screen.rows,
       },
@@ -92,7 +94,11 @@ export class Shell {
           this._show();
         },
         ondata: (bytes, { replay }, done) => this._screen.write(bytes, replay || mode === "view", done),
-        ongap: ({ from, to }, done) => this._screen.gap(to - from, done),
+        ongap: ({ from, to, screen }, done) => {
+          if (screen) done();
+          else this._screen.gap(to - from, done);
+        },
+        onscreen: ({ bytes, columns, rows }) => this._screen.draw(bytes, columns, rows),
         onexit: (exit) => this._exited(exit),
         onclosed: ({ reason, message }) => this._closed(reason, message),
       },

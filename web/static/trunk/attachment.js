@@ -25,6 +25,9 @@ import { SignalLog } from "./signals.js";
 import { InputBuffer, OutputWindow } from "./windows.js";
 
 const INPUT = 0;
+const MAIN = 1;
+/** Bytes of one screen. */
+const MAX_SCREEN = 1024 * 1024;
 /** @type {Readonly<Record<string, readonly number[]>>} */
 const OUTPUT_CHANNELS = Object.freeze({ pty: [1], exec: [1, 2], file: [1], vnc: [1], tcp: [1] });
 
@@ -37,7 +40,7 @@ const OUTPUT_CHANNELS = Object.freeze({ pty: [1], exec: [1, 2], file: [1], vnc: 
 const LEGAL = Object.freeze({
   unbound: [],
   requested: [TYPE.ATTACHED, TYPE.REFUSED, TYPE.CLOSED],
-  open: [TYPE.CREDIT, TYPE.GAP, TYPE.FIN, TYPE.EXIT, TYPE.STOP, TYPE.CLOSED],
+  open: [TYPE.CREDIT, TYPE.GAP, TYPE.SCREEN, TYPE.FIN, TYPE.EXIT, TYPE.STOP, TYPE.CLOSED],
   ended: [],
 });
 
@@ -84,6 +87,8 @@ export class Attachment {
     this._rows = options.rows ?? 0;
     this._sentSize = [0, 0];
     this._signals = new SignalLog();
+    /** @type {Uint8Array[] | null} what has come of a screen that was announced */
+    this._screen = null;
     this._counts = { attached: 0, resumed: 0, gaps: 0, skipped: 0, received: 0 };
   }
 
@@ -176,7 +181,9 @@ export class Attachment {
     if (this._columns > 0 && mode === "control") {
       Object.assign(fields, { columns: this._columns, rows: this._rows });
     }
-    if (this.stream !== null) fields.resume = { stream: this.stream, have };
+    if (this.stream !== null) {
+      fields.resume = { stream: this.stream, have, screen: this._screen !== null || undefined };
+    }
     else if (!this._everAttached) Object.assign(fields, { start, takeover: takeover || undefined });
     this._link = link;
     this.state = "requested";
@@ -241,7 +248,8 @@ export class Attachment {
       case TYPE.ATTACHED: return this._receiveAttached(fields);
       case TYPE.REFUSED: return this._receiveRefused(fields.code, fields.message);
       case TYPE.CLOSED: return this._receiveClosed(fields.reason, fields.message);
-      case TYPE.GAP: return this._receiveGap(channel, fields.from, fields.to);
+      case TYPE.GAP: return this._receiveGap(channel, fields.from, fields.to, fields.screen);
+      case TYPE.SCREEN: return this._receiveScreen(channel, fields);
       case TYPE.EXIT: return this._receiveExit(fields.code, fields.signal);
       case TYPE.FIN:
         this._output(channel).finish(fields.at);
@@ -290,6 +298,7 @@ export class Attachment {
     if (fields.stopped) this.input.stop();
     this.stream = fields.stream;
     this.live = fields.live;
+    this._screen = fields.screen ? [] : null;
     this.state = "open";
     this._everAttached = true;
     this._counts.attached += 1;
@@ -335,15 +344,40 @@ export class Attachment {
    * @param {number} channel
    * @param {number} from
    * @param {number} to
+   * @param {boolean} screen
    */
-  _receiveGap(channel, from, to) {
+  _receiveGap(channel, from, to, screen) {
     this._output(channel).skip(from, to);
     this._counts.gaps += 1;
     this._counts.skipped += to - from;
     const done = this._doneAt(channel, to);
-    const replay = channel === 1 && to <= this.live;
-    if (this._handlers.ongap) this._handlers.ongap({ channel, from, to, replay }, done);
+    const replay = channel === MAIN && to <= this.live;
+    if (screen) this._screen = [];
+    if (this._handlers.ongap) this._handlers.ongap({ channel, from, to, replay, screen }, done);
     else done();
+  }
+
+  /**
+   * @param {number} channel
+   * @param {Record<string, any>} fields
+   */
+  _receiveScreen(channel, { data, at, columns, rows, last }) {
+    const parts = this._screen;
+    if (channel !== MAIN || parts === null || at !== this._output(MAIN).received) {
+      throw new ProtocolError(`a SCREEN at ${at} out of its turn`);
+    }
+    parts.push(data.slice());
+    const size = parts.reduce((sum, part) => sum + part.length, 0);
+    if (size > MAX_SCREEN) throw new ProtocolError(`a SCREEN of more than ${MAX_SCREEN} bytes`);
+    if (!last) return;
+    this._screen = null;
+    const bytes = new Uint8Array(size);
+    let position = 0;
+    for (const part of parts) {
+      bytes.set(part, position);
+      position += part.length;
+    }
+    this._handlers.onscreen?.({ bytes, offset: at, columns, rows });
   }
 
   /**

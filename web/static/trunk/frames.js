@@ -22,6 +22,7 @@ export const TYPE = Object.freeze({
   PONG: 0x0e,
   GOAWAY: 0x0f,
   STOP: 0x10,
+  SCREEN: 0x11,
 });
 
 /** @type {Readonly<Record<number, string>>} */

@@ -29,6 +29,9 @@ const may = (field, otherwise) => ({ ...field, otherwise });
 const isOffset = (/** @type {any} */ value) => Number.isSafeInteger(value) && value >= 0;
 const OFFSET = must("an offset", isOffset);
 const TEXT = must("text", (value) => typeof value === "string" && value.length <= 4096);
+/** Bytes in one SCREEN. */
+const MAX_SCREEN_PART = 48 * 1024;
+const CELLS = must("a number of cells", (value) => isOffset(value) && value >= 1 && value <= 0xffff);
 const BOOLEAN = must("true or false", (value) => typeof value === "boolean");
 const OFFSETS = must(
   "a map of channels to offsets",
@@ -46,7 +49,7 @@ const REASON = oneOf(CLOSE_REASONS);
 const SHAPES = Object.freeze({
   [TYPE.HELLO]: { version: must("a number", Number.isSafeInteger), software: may(TEXT, "") },
   [TYPE.CREDIT]: { ack: may(OFFSET, null), up_to: may(OFFSET, null) },
-  [TYPE.GAP]: { from: OFFSET, to: OFFSET },
+  [TYPE.GAP]: { from: OFFSET, to: OFFSET, screen: may(BOOLEAN, false) },
   [TYPE.FIN]: { at: OFFSET },
   [TYPE.ATTACHED]: {
     stream: TEXT,
@@ -62,6 +65,7 @@ const SHAPES = Object.freeze({
     credit: may(OFFSET, 0),
     signals: may(OFFSET, 0),
     stopped: may(BOOLEAN, false),
+    screen: may(BOOLEAN, false),
   },
   [TYPE.REFUSED]: { code: oneOf(REFUSALS), message: may(TEXT, "") },
   [TYPE.CLOSED]: { reason: REASON, message: may(TEXT, "") },
@@ -77,6 +81,13 @@ const SHAPES = Object.freeze({
     retry_after: may(must("seconds", (value) => typeof value === "number" && value >= 0), null),
   },
   [TYPE.STOP]: {},
+  [TYPE.SCREEN]: {
+    data: must("bytes", (value) => value instanceof Uint8Array && value.length <= MAX_SCREEN_PART),
+    at: OFFSET,
+    columns: CELLS,
+    rows: CELLS,
+    last: may(BOOLEAN, false),
+  },
 });
 
 /**

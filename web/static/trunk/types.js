@@ -14,7 +14,7 @@
  * @property {boolean} [takeover]
  * @property {number} [columns]
  * @property {number} [rows]
- * @property {"all" | "none"} [replay]
+ * @property {"all" | "none" | "screen"} [replay]
  * @property {number} [window]
  */
 /**
@@ -30,7 +30,14 @@
  * @property {number} lostInput
  */
 /** @typedef {{channel: number, offset: number, replay: boolean}} Place */
-/** @typedef {{channel: number, from: number, to: number, replay: boolean}} Gap */
+/**
+ * `screen`: a whole screen follows, which makes up for what is missing.
+ * @typedef {{channel: number, from: number, to: number, replay: boolean, screen: boolean}} Gap
+ */
+/**
+ * What brings a fresh terminal of this size to where the output is at `offset`.
+ * @typedef {{bytes: Uint8Array, offset: number, columns: number, rows: number}} WholeScreen
+ */
 /** @typedef {{code: number | null, signal: string | null}} Exit */
 /** @typedef {{refused: boolean, reason: string, message: string}} Ending */
 /**
@@ -38,6 +45,7 @@
  * @property {(attached: Attached) => void} [onattached]
  * @property {(bytes: Uint8Array, place: Place, done: () => void) => void} ondata
  * @property {(gap: Gap, done: () => void) => void} [ongap]
+ * @property {(screen: WholeScreen) => void} [onscreen] takes the place of all output so far
  * @property {(exit: Exit) => void} [onexit] after the last byte has been handed over
  * @property {(ending: Ending) => void} [onclosed] refused, or closed for good
  */
