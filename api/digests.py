@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 _MEMBER = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/]*={0,2}):\s*(?:;[^,]*)?")
 _SIZES = {"sha-256": 32, "sha-512": 64}
-_WISH = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)\s*=\s*(\d{1,2})\s*")
+_WISH = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)\s*=\s*([0-9]{1,2})\s*")
 
 
 class DigestError(Exception):

@@ -15,7 +15,7 @@ from api.times import EPOCH
 
 MAX_PATH = 4096
 _MODE = re.compile(r"[0-7]{1,4}")
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class Query:
@@ -59,7 +59,7 @@ class Query:
         value = self._values.get(name)
         if value is None:
             return default
-        if re.fullmatch(r"\d{1,18}", value) is None or not minimum <= int(value) <= maximum:
+        if re.fullmatch(r"[0-9]{1,18}", value) is None or not minimum <= int(value) <= maximum:
             raise FieldError(name, f"{name!r} must be a number in {minimum}..{maximum}.")
         return int(value)
 

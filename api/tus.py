@@ -28,7 +28,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
 """What OPTIONS tells."""
 
 _KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
-_NUMBER = re.compile(r"\d{1,19}")
+_NUMBER = re.compile(r"[0-9]{1,19}")
 
 
 class TusError(Exception):

@@ -71,7 +71,7 @@ async def create(session_id: str) -> TrioResponse:
     _check_version()
     start = _announced()
     has_content = request.mimetype == tus.CONTENT_TYPE
-    if request.content_length:
+    if request.content_length or "Transfer-Encoding" in request.headers:
         _check_type()  # of an empty body, clients send any
     trunk = await session_trunk(session_id)
     told = await _add(trunk, start, has_content=has_content)

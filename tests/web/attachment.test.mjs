@@ -35,6 +35,7 @@ class Bench {
       onexit: ({ code, signal }) => log.push(`exit ${code ?? signal}`),
       onclosed: ({ refused, reason }) => log.push(`${refused ? "refused" : "closed"} ${reason}`),
     };
+    this.generations = new Map();
     this.attachment = new Attachment(
       { attachment: ID, kind: "pty", tag: "main", start: {}, window: 100, ...options },
       this.handlers,
@@ -79,7 +80,15 @@ class Bench {
     for (const frame of this.connection.nextSend(1e6).flatMap((f) => [...this.decoder.feed(f)])) {
       if (frame.type === TYPE.DATA) out.push(`DATA ${frame.stream} ${frame.offset} ${Buffer.from(frame.bytes)}`);
       else if (![TYPE.HELLO, TYPE.PING].includes(frame.type)) {
-        out.push(`${TYPE_NAMES[frame.type]} ${frame.stream} ${JSON.stringify(decode(frame.payload))}`);
+        const fields = decode(frame.payload);
+        if (frame.type === TYPE.ATTACH) {
+          // It comes from the clock; what counts is that it grows.
+          const { attachment, generation } = fields;
+          assert.ok(generation > (this.generations.get(attachment) ?? 0));
+          this.generations.set(attachment, generation);
+          delete fields.generation;
+        }
+        out.push(`${TYPE_NAMES[frame.type]} ${frame.stream} ${JSON.stringify(fields)}`);
       }
     }
     return out;

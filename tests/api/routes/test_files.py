@@ -1,6 +1,6 @@
 """Files over HTTP, on the real agent and a real file system."""
 
-# ruff: noqa: ASYNC240, PTH208 - a look at the disk is what these tests are about
+# ruff: noqa: PTH208 - a look at the disk is what these tests are about
 
 from __future__ import annotations
 

@@ -82,6 +82,7 @@ export class Attachment {
     /** @type {Binding | null} */
     this._link = null;
     this._everAttached = false;
+    this._generation = 0;
     this._space = 0; // counts fresh beginnings: offsets of different spaces do not compare
     this._columns = options.columns ?? 0;
     this._rows = options.rows ?? 0;
@@ -177,7 +178,10 @@ export class Attachment {
       have.set(channel, output.received);
     }
     /** @type {Record<string, unknown>} */
-    const fields = { attachment, kind, tag, mode, policy, replay, window };
+    // It has to grow over reloads of the page too, which keep the attachment's id.
+    this._generation = Math.max(this._generation + 1, Date.now());
+    const generation = this._generation;
+    const fields = { attachment, generation, kind, tag, mode, policy, replay, window };
     if (this._columns > 0 && mode === "control") {
       Object.assign(fields, { columns: this._columns, rows: this._rows });
     }

@@ -11,6 +11,8 @@ import { ProtocolError } from "./reasons.js";
 export const INITIAL_WINDOW = 256 * 1024;
 /** Bytes; what a window may grow to.  A terminal draws this in about a tenth of a second. */
 export const MAX_WINDOW = 1024 * 1024;
+/** Bytes; the most that is consumed before CREDIT says so, since owners keep what is not acknowledged. */
+export const RENEW_BYTES = 128 * 1024;
 /** Bytes of input that are kept until the owner has taken them over. */
 export const INPUT_CAPACITY = 4 * 1024 * 1024;
 
@@ -33,12 +35,13 @@ export class OutputWindow {
     /** @type {number | null} */
     this.finishedAt = null;
     this._most = Math.max(size, most);
-    this._renewedAt = -Infinity;
+    this._measuredFrom = 0;
+    this._measuredSince = -Infinity;
   }
 
   /** Begin anew, at an offset that the peer names. @param {number} offset */
   restart(offset) {
-    this.received = this.consumed = this.acknowledged = offset;
+    this.received = this.consumed = this.acknowledged = this._measuredFrom = offset;
     this.granted = offset + this.size;
     this.finishedAt = null;
   }
@@ -106,22 +109,23 @@ export class OutputWindow {
   }
 
   /**
-   * Return the CREDIT that is due, or null.  It is due when half a window has been consumed, or
-   * at once with `urgent`.
+   * Return the CREDIT that is due, or null.  It is due when half a window or `RENEW_BYTES` have been
+   * consumed, or at once with `urgent`.
    * @param {boolean} urgent
    * @param {number} now milliseconds
    * @param {number | null} roundTrip milliseconds
    * @returns {{ack: number, up_to: number} | null}
    */
   renewal(urgent, now, roundTrip) {
-    const due = this.consumed + this.size - this.granted >= this.size / 2;
+    const due = this.consumed + this.size - this.granted >= Math.min(this.size / 2, RENEW_BYTES);
     if (!due && !(urgent && this.consumed > this.acknowledged)) return null;
-    if (due) {
+    if (due && this.consumed - this._measuredFrom >= this.size / 2) {
       // Half a window within one round trip: the path could carry more than we allow.
-      if (roundTrip !== null && now - this._renewedAt < roundTrip) {
+      if (roundTrip !== null && now - this._measuredSince < roundTrip) {
         this.size = Math.min(this.size * 2, this._most);
       }
-      this._renewedAt = now;
+      this._measuredFrom = this.consumed;
+      this._measuredSince = now;
     }
     this.granted = Math.max(this.granted, this.consumed + this.size);
     this.acknowledged = this.consumed;
