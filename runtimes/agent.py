@@ -126,7 +126,9 @@ class Agent(SessionHost):
             end = await server.run()
         finally:
             hosted.links.discard(server)
-        logger.info(
+        # Those within the process come and go with requests, which are logged themselves.
+        log = logger.info if client_returns else logger.debug
+        log(
             "link ended",
             session=grant.session_id,
             subject=grant.subject,

@@ -222,7 +222,13 @@ class _Writer:
             return False
         if _is_written(line, -1):
             return True
-        return following.is_wide(0) and line.cells[-2] != EMPTY and line.attributes[-1] == PLAIN
+        # A wide character does not fit in the last column, which is then left with its attributes.
+        return (
+            following.is_wide(0)
+            and line.cells[-2] != EMPTY
+            and line.attributes[-1] == PLAIN
+            and not _shows_on_blank(following.attributes[0])
+        )
 
     def _wrap(self, line: Line, x: int) -> None:
         """Make the line wrap by a blank, and come back to the first column below it."""

@@ -31,7 +31,5 @@ def test_names_cannot_break_out_of_the_header() -> None:
     field = disposition('d/na"me\r\n; x=\\ä%.txt', "text/plain")
     assert "\r" not in field
     assert "\n" not in field
-    assert field.startswith('inline; filename="na_me__; x=____.txt"; ') or field.startswith(
-        'inline; filename="na_me__; x=___.txt"; '
-    )
+    assert field.startswith('inline; filename="na_me__; x=___.txt"; ')
     assert "filename*=UTF-8''na%22me%0D%0A%3B%20x%3D%5C%C3%A4%25.txt" in field

@@ -8,8 +8,11 @@ import hashlib
 import os
 import random
 import re
+import shutil
+import signal
 import socket
 import stat
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -42,8 +45,6 @@ def home(server: ServerProcess) -> Iterator[Path]:
     assert left == []
     for path in set(server.home.iterdir()) - before:
         if path.is_dir() and not path.is_symlink():
-            import shutil
-
             shutil.rmtree(path)
         else:
             path.unlink()
@@ -125,7 +126,7 @@ async def test_links_are_told_of_and_not_followed(
     for done, copied in ((up, home / "up"), (down, tmp_path / "down")):
         assert done.code == 1
         assert [p.name for p in copied.iterdir()] == ["file"]
-        assert len(re.findall("not copied: .*link", done.errors)) == 3
+        assert len(re.findall("not copied: .*link$", done.errors, re.MULTILINE)) == 2
         assert "neither file nor directory" in done.errors
 
 
@@ -241,8 +242,6 @@ def streams(server: ServerProcess, session_id: str) -> int:
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     """Ask over and over: each time is a request, so nothing else is needed to pass the time."""
-    import time
-
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
@@ -294,7 +293,7 @@ def digest_of(path: Path) -> str:
 async def cut_now_and_then(proxy: CuttingProxy, step: int) -> None:
     """Cut everything whenever `step` more bytes have passed, `CUTS` times."""
     for number in range(1, CUTS + 1):
-        while proxy.moved < number * step:
+        while proxy.moved < number * step:  # noqa: ASYNC110 - cannot be waited for
             await trio.sleep(0.005)
         proxy.cut()
 
@@ -320,9 +319,7 @@ async def test_a_large_upload_with_cuts_in_flat_memory(
     step = UPLOAD_MIB * MIB // (CUTS + 2)
     growth: list[int] = []
     async with (
-        open_cutting_proxy(
-            listener, proxied.port, budgets=iter([step] * CUTS), seed=SEED
-        ) as proxy,
+        open_cutting_proxy(listener, proxied.port, budgets=iter([step] * CUTS), seed=SEED) as proxy,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(watch_growth, proxied, growth)
@@ -345,15 +342,16 @@ async def tus_upload(client: httpx2.AsyncClient, url: str, source: Path) -> int:
     size = source.stat().st_size
     path = b64encode(b"tus").decode()
     headers = {"Tus-Resumable": "1.0.0"}
+    cuts = 0
 
     async def call(method: str, address: str, more: dict[str, str], content: Any = None) -> Any:
+        nonlocal cuts
         while True:
             try:
                 return await client.request(
                     method, address, headers={**headers, **more}, content=content
                 )
             except httpx2.TransportError:
-                nonlocal cuts
                 cuts += 1
                 if method == "PATCH":
                     return None
@@ -364,7 +362,6 @@ async def tus_upload(client: httpx2.AsyncClient, url: str, source: Path) -> int:
             while piece := file.read(256 * 1024):
                 yield piece
 
-    cuts = 0
     created = await call(
         "POST", url, {"Upload-Length": str(size), "Upload-Metadata": f"path {path}"}
     )
@@ -402,9 +399,7 @@ async def test_a_large_tus_upload_with_cuts_in_flat_memory(
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(watch_growth, proxied, growth)
-        nursery.start_soon(
-            partial(cut_now_and_then, proxy, step=UPLOAD_MIB * MIB // (CUTS + 2))
-        )
+        nursery.start_soon(partial(cut_now_and_then, proxy, step=UPLOAD_MIB * MIB // (CUTS + 2)))
         with trio.fail_after(60 + UPLOAD_MIB):
             cuts = await tus_upload(
                 client, f"/v1/sessions/{proxied_session}/uploads", tmp_path / "large"
@@ -419,15 +414,17 @@ async def test_a_large_tus_upload_with_cuts_in_flat_memory(
 async def test_a_copy_that_is_interrupted_leaves_nothing(
     env: dict[str, str], session_id: str, home: Path, tmp_path: Path
 ) -> None:
-    import signal
-
     with (home / "large").open("wb") as file:
         file.truncate(1024 * MIB)
+
+    def has_begun() -> bool:
+        return any(path.stat().st_size for path in tmp_path.glob(".large.*"))
+
     async with open_cli(
         env, "cp", f"{session_id}:large", str(tmp_path / "large"), stdin=None
     ) as process:
         with trio.fail_after(30):
-            while not any(p.stat().st_size for p in tmp_path.glob(".large.*")):
+            while not has_begun():  # noqa: ASYNC110 - another process begins
                 await trio.sleep(0.01)
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 130

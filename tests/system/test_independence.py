@@ -138,6 +138,7 @@ async def test_another_viewer_keeps_its_pace(
             return got / (trio.current_time() - began) / 1e6
 
         await measure()
+        alone = beside = 0.0
         for _ in range(ATTEMPTS):
             paces: dict[bool, list[float]] = {False: [], True: []}
             for _ in range(ROUNDS):

@@ -124,7 +124,7 @@ class Copier:
         deeper: list[str] = []
         async with self._files.list(path, MAX_DEPTH) as entries:
             async for info in entries:
-                problem = _why_not(info)
+                problem = why_not(info)
                 if problem is not None:
                     self._skip(f"{path}/{info.path}", problem)
                     continue
@@ -239,7 +239,7 @@ class _Count:
         self._position = position
 
 
-def _why_not(info: FileInfo) -> str | None:
+def why_not(info: FileInfo) -> str | None:
     """Say why something in a listing is not copied; None if it is."""
     if info.name_base64 is not None:
         return "its name is not UTF-8"

@@ -73,9 +73,7 @@ async def test_the_time_is_kept(files: FilesWorld) -> None:
     assert told["modified"] == when
     got = await files.call("GET", path="f")
     assert got.headers["Last-Modified"] == "Sat, 03 Feb 2001 04:05:06 GMT"
-    made = await files.call(
-        "POST", "/mkdir", json={"path": "d", "mode": "0700", "modified": when}
-    )
+    made = await files.call("POST", "/mkdir", json={"path": "d", "mode": "0700", "modified": when})
     assert made.status_code == 201
     assert ((await made.get_json())["modified"], (await made.get_json())["mode"]) == (when, "0700")
 
@@ -206,9 +204,7 @@ async def test_a_digest_is_told_when_it_is_wanted(files: FilesWorld) -> None:
 
 
 async def test_parts_and_codings_of_a_write_are_refused(files: FilesWorld) -> None:
-    answer = await files.call(
-        "PUT", path="f", data=b"x", headers={"Content-Range": "bytes 0-0/2"}
-    )
+    answer = await files.call("PUT", path="f", data=b"x", headers={"Content-Range": "bytes 0-0/2"})
     await problem(answer, 400, "invalid-field", field="Content-Range")
     answer = await files.call("PUT", path="f", data=b"x", headers={"Content-Encoding": "gzip"})
     await problem(answer, 415, "unsupported-media-type", field="Content-Encoding")
@@ -297,9 +293,7 @@ async def test_nothing_leads_out(files: FilesWorld, tmp_path: Path) -> None:
 )
 async def test_bad_queries(files: FilesWorld, query: str, field: str) -> None:
     path = f"{files.session}/files?{query}"
-    await problem(
-        await files.world.call("PUT", path, data=b"x"), 400, "invalid-field", field=field
-    )
+    await problem(await files.world.call("PUT", path, data=b"x"), 400, "invalid-field", field=field)
     assert os.listdir(files.home) == []
 
 
@@ -308,7 +302,9 @@ async def test_what_is_not_there_or_no_file(files: FilesWorld) -> None:
     os.mkfifo(files.home / "pipe")
     await problem(await files.call("GET", path="nothing"), 404, "file-not-found")
     await problem(await files.call("GET", path="d"), 409, "is-a-directory")
-    await problem(await files.call("GET", path="d", headers={"Range": "bytes=0-"}), 409, "is-a-directory")
+    await problem(
+        await files.call("GET", path="d", headers={"Range": "bytes=0-"}), 409, "is-a-directory"
+    )
     await problem(await files.call("PUT", path="d", data=b""), 409, "is-a-directory")
     await problem(await files.call("PUT", path="x/y", data=b""), 404, "file-not-found")
     await problem(await files.call("PUT", path="pipe", data=b""), 400, "invalid-file-request")
@@ -335,7 +331,7 @@ async def test_the_session_ends_during_an_upload(files: FilesWorld) -> None:
         f"{files.session}/files?path=f", method="PUT", headers=headers
     ) as connection:
         await connection.send(b"begun")
-        while not any(s for s in files.agent.streams(files.session_id)):
+        while not files.agent.streams(files.session_id):  # noqa: ASYNC110 - cannot be waited for
             await trio.sleep(0.01)
         await files.world.call("DELETE", files.session)
         await connection.send_complete()

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from tests.testing.api_world import CREDENTIAL, problem
 from tests.testing.files_world import FilesWorld, files_world
 
@@ -119,17 +120,15 @@ async def test_more_than_was_announced(files: FilesWorld) -> None:
 
 async def test_checksums(files: FilesWorld) -> None:
     url = await create(files, 6, path="f")
+    headers: dict[str, str] = {}
     for algorithm in ("sha1", "sha256"):
         value = b64encode(hashlib.new(algorithm, b"abc").digest()).decode()
         headers = patch(0, **{"Upload-Checksum": f"{algorithm} {value}"})
-        await problem(
-            await files.tus("PATCH", url, headers, data=b"xyz"), 460, "checksum-mismatch"
-        )
+        await problem(await files.tus("PATCH", url, headers, data=b"xyz"), 460, "checksum-mismatch")
         assert await offset(files, url) == 0
     assert (await files.tus("PATCH", url, headers, data=b"abc")).status_code == 204
     for value in ("md5 AAAA", "sha1 nonsense", "sha1"):
-        headers = patch(3, **{"Upload-Checksum": value})
-        answer = await files.tus("PATCH", url, headers, data=b"def")
+        answer = await files.tus("PATCH", url, patch(3, **{"Upload-Checksum": value}), data=b"def")
         await problem(answer, 400, "invalid-field", field="Upload-Checksum")
     assert await offset(files, url) == 3
 
@@ -189,13 +188,14 @@ async def test_another_version_of_the_protocol(files: FilesWorld) -> None:
         ({"Upload-Length": "1", "Upload-Metadata": "path Zg==,path Zg=="}, "Upload-Metadata"),
         ({"Upload-Length": "1", "Upload-Metadata": metadata(path="")}, "path"),
         ({"Upload-Length": "1", "Upload-Metadata": metadata(path="f", mode="9")}, "mode"),
-        ({"Upload-Length": "1", "Upload-Metadata": metadata(path="f", sha256="0")}, "Upload-Metadata"),
+        (
+            {"Upload-Length": "1", "Upload-Metadata": metadata(path="f", sha256="0")},
+            "Upload-Metadata",
+        ),
         ({"Upload-Length": "1", "Upload-Metadata": metadata(path="x" * 5000)}, "Upload-Metadata"),
     ],
 )
-async def test_what_is_no_creation(
-    files: FilesWorld, headers: dict[str, str], field: str
-) -> None:
+async def test_what_is_no_creation(files: FilesWorld, headers: dict[str, str], field: str) -> None:
     await problem(await files.tus("POST", headers=headers), 400, "invalid-field", field=field)
 
 
@@ -215,7 +215,9 @@ async def test_what_cannot_be_created(files: FilesWorld) -> None:
 async def test_other_types_of_content(files: FilesWorld) -> None:
     url = await create(files, 3, path="f")
     headers = {"Upload-Offset": "0", "Content-Type": "text/plain"}
-    await problem(await files.tus("PATCH", url, headers, data=b"abc"), 415, "unsupported-media-type")
+    await problem(
+        await files.tus("PATCH", url, headers, data=b"abc"), 415, "unsupported-media-type"
+    )
     headers = {
         "Upload-Length": "3",
         "Upload-Metadata": metadata(path="g"),
@@ -244,4 +246,3 @@ async def test_who_may(files: FilesWorld) -> None:
             assert answer.status_code == status
     await files.world.call("DELETE", files.session)
     assert (await files.tus("HEAD", url)).status_code == 409
-
