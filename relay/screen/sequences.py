@@ -174,7 +174,7 @@ def _columns(terminal: Terminal, x: int, count: int, *, insert: bool) -> None:
     if page.top <= page.y <= page.bottom:
         for line in page.lines[page.top : page.bottom + 1]:
             change = line.insert if insert else line.delete
-            change(min(x, page.columns - 1), count, terminal.erased)
+            change(x % page.columns, count, terminal.erased)
             line.wrapped = False
 
 

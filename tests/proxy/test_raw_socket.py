@@ -228,7 +228,7 @@ async def test_a_stream_is_gone_when_its_client_is() -> None:
             await read(websocket, 1)
             (stream,) = agent_streams.statistics()
             assert (stream.kind, stream.tag[:4]) == (Kind.TCP, "tcp-")
-        while agent_streams.statistics():  # noqa: ASYNC110 - statistics cannot be waited for
+        while agent_streams.statistics():
             await trio.sleep(0.01)
 
 

@@ -31,7 +31,7 @@ from tests.testing.relay_world import SMALL, RelayWorld, Shell, open_world
 from tests.testing.terminal_output import rows_of
 
 A, B, C = "attachment-aaaaaa", "attachment-bbbbbb", "attachment-cccccc"
-SIZE = {"columns": 40, "rows": 5}
+SIZE: dict[str, Any] = {"columns": 40, "rows": 5}
 PTY: dict[str, Any] = {"kind": Kind.PTY}
 
 
@@ -79,7 +79,9 @@ async def test_a_late_viewer_gets_the_screen_and_then_the_bytes() -> None:
             assert rows_of(terminal)[:2] == ["one", "two"]
             shell.sources[0].write(b" three")
             assert (await late.wait_for_bytes(id_, 23)).data == b" three"
-            assert late.order.index("Attached") < late.order.index("Screen") < late.order.index("Data")
+            assert (
+                late.order.index("Attached") < late.order.index("Screen") < late.order.index("Data")
+            )
 
 
 async def test_a_late_controller_may_type_at_once() -> None:
@@ -114,21 +116,18 @@ async def test_a_stream_without_late_joiners_pays_nothing(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(stream_module, "ScreenKeeper", must_not_be_made)
     lots = [b"\x1b[1mline\x1b[m\r\n" * 4000] * 8
-    async with terminal_world(*lots, limits=SMALL) as (world, _, _, _):
-        async with world.raw() as other:
-            await other.attach(attachment=B, mode=Mode.VIEW, **PTY)
-            await other.attach(attachment=C, mode=Mode.VIEW, replay="none", **PTY)
-            assert world.stream().screen is None
-            assert world.stream().rings[Channel.OUTPUT].dropped > 0
+    async with terminal_world(*lots, limits=SMALL) as (world, _, _, _), world.raw() as other:
+        await other.attach(attachment=B, mode=Mode.VIEW, **PTY)
+        await other.attach(attachment=C, mode=Mode.VIEW, replay="none", **PTY)
+        assert world.stream().screen is None
+        assert world.stream().rings[Channel.OUTPUT].dropped > 0
 
 
 async def test_the_terminal_has_the_joiners_size_before_its_screen_is_taken() -> None:
     async with terminal_world(b"0123456789" * 5 + b"\r\n$ ") as (world, shell, peer, first):
         await peer.detach(first)
         async with world.raw() as late:
-            id_, _ = await late.attach(
-                attachment=B, replay="screen", columns=60, rows=10, **PTY
-            )
+            id_, _ = await late.attach(attachment=B, replay="screen", columns=60, rows=10, **PTY)
             part, terminal = await screen_of(late, id_)
             assert (part.columns, part.rows) == (60, 10)
             assert rows_of(terminal)[:2] == ["0123456789" * 5, "$ "]
@@ -212,7 +211,9 @@ async def test_a_screen_in_parts() -> None:
 
 
 @asynccontextmanager
-async def left_behind(world: RelayWorld, **fields: Any) -> AsyncIterator[tuple[RawPeer, int, Attached]]:
+async def left_behind(
+    world: RelayWorld, **fields: Any
+) -> AsyncIterator[tuple[RawPeer, int, Attached]]:
     """A viewer that has taken its screen and lets only a little come after it."""
     async with world.raw() as slow:
         fields = {"mode": Mode.VIEW, "window": {Channel.OUTPUT: 100}, "attachment": B, **fields}
@@ -291,7 +292,9 @@ async def test_without_screen_a_gap_is_a_gap() -> None:
             assert "Screen" not in slow.order
 
 
-async def test_the_end_comes_also_to_who_waits_for_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_comes_also_to_who_waits_for_a_screen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The stream ends while a screen is being made: its reader has the gap alone, and then the end."""
     making = trio.Event()
 

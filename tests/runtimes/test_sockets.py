@@ -41,7 +41,7 @@ async def read_to_the_end(endpoint: SocketEndpoint) -> bytes:
 
 async def send_until_it_breaks(endpoint: SocketEndpoint) -> None:
     with pytest.raises(trio.BrokenResourceError):
-        while True:  # noqa: PT012 - the kernel takes some before it tells
+        while True:
             await endpoint.send(bytes(PIECE))
             await trio.lowlevel.checkpoint()
 

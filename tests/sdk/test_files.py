@@ -1,7 +1,5 @@
 """The SDK's files, against a real agent and a real file system."""
 
-# ruff: noqa: PTH208 - a look at the disk is what these tests are about
-
 from __future__ import annotations
 
 import hashlib

@@ -1,7 +1,5 @@
 """Copies that outlive their streams: the server has given up waiting, and it goes on."""
 
-# ruff: noqa: PTH208 - a look at the disk is what these tests are about
-
 from __future__ import annotations
 
 import hashlib
@@ -227,7 +225,7 @@ async def test_an_upload_that_is_given_up_leaves_nothing(
         await begun.wait()
         nursery.cancel_scope.cancel()
     with trio.fail_after(10):
-        while world.agent.streams("the-session"):  # noqa: ASYNC110 - cannot be waited for
+        while world.agent.streams("the-session"):
             await trio.sleep(0.01)
     assert os.listdir(world.home) == []
     with pytest.raises(FileFailed, match="exists"):

@@ -210,7 +210,8 @@ def test_a_client_that_leaves_in_the_middle_of_a_file(
     wait_until(lambda: streams(server, session_id) == 0)
     assert (home / "f").read_text() == "old"
     assert [p.name for p in home.iterdir() if "trunkline" in p.name] == []
-    wait_until(lambda: server.usage().descriptors <= before)
+    # Each upload held three at least; the server is shared, so one or two more may be somebody's.
+    wait_until(lambda: server.usage().descriptors <= before + 2)
 
 
 def test_a_client_that_stops_reading_a_file(
@@ -293,7 +294,7 @@ def digest_of(path: Path) -> str:
 async def cut_now_and_then(proxy: CuttingProxy, step: int) -> None:
     """Cut everything whenever `step` more bytes have passed, `CUTS` times."""
     for number in range(1, CUTS + 1):
-        while proxy.moved < number * step:  # noqa: ASYNC110 - cannot be waited for
+        while proxy.moved < number * step:
             await trio.sleep(0.005)
         proxy.cut()
 
@@ -424,7 +425,7 @@ async def test_a_copy_that_is_interrupted_leaves_nothing(
         env, "cp", f"{session_id}:large", str(tmp_path / "large"), stdin=None
     ) as process:
         with trio.fail_after(30):
-            while not has_begun():  # noqa: ASYNC110 - another process begins
+            while not has_begun():
                 await trio.sleep(0.01)
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 130

@@ -349,9 +349,9 @@ async def test_nothing_is_left(way: Way) -> None:
                 await websocket.send_binary(b"x")
                 await read(websocket, 1)
         # Another process tells nobody when it is done.
-        while streams(way):  # noqa: ASYNC110 - see above
+        while streams(way):
             await trio.sleep(0.05)
-        while way.server.usage().descriptors > before:  # noqa: ASYNC110 - see above
+        while way.server.usage().descriptors > before:
             await trio.sleep(0.05)
 
 

@@ -55,7 +55,7 @@ class CutTrunk:
         self.refusing = True
         await self.cut()
         with trio.fail_after(20):
-            while self.agent.streams(SESSION):  # noqa: ASYNC110 - cannot be waited for
+            while self.agent.streams(SESSION):
                 await trio.sleep(0.01)
         self.refusing = False
 

@@ -61,7 +61,9 @@ def wild_output(chance: random.Random, size: TerminalSize) -> bytes:
                 number = chance.choice(("", "1", "2"))
             pieces.append(f"\x1b[{number}{final}")
         elif kind < 0.9:
-            pieces.append(f"\x1b[{chance.randrange(size.rows)};{chance.randrange(1, size.rows + 2)}r")
+            pieces.append(
+                f"\x1b[{chance.randrange(size.rows)};{chance.randrange(1, size.rows + 2)}r"
+            )
         elif kind < 0.96:
             pieces.append(chance.choice(SETTINGS))
         else:

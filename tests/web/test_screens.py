@@ -47,7 +47,9 @@ def terminals() -> Iterator[Page]:
     def serve(route: Route) -> None:
         path = route.request.url.partition("screens.test/")[2]
         if path.endswith(".mjs"):
-            file = HERE / path if path == "screen_peer.mjs" else VENDOR / path.removeprefix("vendor/")
+            file = (
+                HERE / path if path == "screen_peer.mjs" else VENDOR / path.removeprefix("vendor/")
+            )
             route.fulfill(body=file.read_text(), content_type="text/javascript")
         else:
             route.fulfill(body=INDEX, content_type="text/html")
@@ -107,8 +109,14 @@ def compare(terminals: Page, *cases: Case) -> list[list[str]]:
         told = [case.told() for case in cases[start : start + 50]]
         for result in terminals.evaluate("cases => compare(cases)", told):
             here = differences(result["old"], result["fresh"])
+            for after in (result["oldAfter"], result["freshAfter"]):
+                # Of a screen that was not shown, the saved cursor is not kept; and the first line
+                # of a snapshot continues no other, which shows when it is scrolled down.
+                del after["saved"]
+                for line in after["normal"]:
+                    del line["wrapped"]
             here += differences(result["oldAfter"], result["freshAfter"], "afterwards")
-            if result["answers"]:
+            if result["answers"] > result["old"]["modes"]["sendFocusMode"]:
                 here.append(f"{result['answers']} answers were given")
             found.append(here)
     return found
@@ -156,26 +164,28 @@ def test_hand_picked_output(terminals: Page) -> None:
         assert found == [], name
 
 
-# What xterm.js does otherwise than we care to follow: a mark that combines with nothing gets a column of
-# its own; the style (not the fact) of an underline is not restored with the cursor; ESC c leaves a hidden
-# cursor hidden; the cursor can stand behind a last column that was erased under it.
-XTERMS_OWN = (b"\x1b[1K", b"\x1b[2K", b"\x1b[1J")
+LAST_COLUMN = (b"\x1b[1K", b"\x1b[2K", b"\x1b[1J")
+"""Erase the last column while the cursor stands behind it: nothing can bring a cursor there again."""
+NOT_KEPT = {256: "goes back to a cursor that was saved on the alternate screen before it was left"}
+"""Seeds of output in which something counts that a snapshot does not have, and why."""
 
 
 def test_wild_output(terminals: Page) -> None:
-    cases = []
+    cases: dict[int, Case] = {}
     for seed in range(300):
         chance = random.Random(seed)
         size = chance.choice(SIZES)
         case = Case(size)
         for _ in range(chance.randrange(1, 4)):
             output = wild_output(chance, size)
-            for sequence in XTERMS_OWN:
+            for sequence in LAST_COLUMN:
                 output = output.replace(sequence, b"\r" + sequence)
             case.write(output)
         case.more = wild_output(chance, size)
-        cases.append(case)
-    check(terminals, *cases)
+        if seed not in NOT_KEPT:
+            cases[seed] = case
+    found = compare(terminals, *cases.values())
+    assert {seed: here[:5] for seed, here in zip(cases, found, strict=True) if here} == {}
 
 
 def test_resized(terminals: Page) -> None:

@@ -1,7 +1,5 @@
 """Files over HTTP, on the real agent and a real file system."""
 
-# ruff: noqa: PTH208 - a look at the disk is what these tests are about
-
 from __future__ import annotations
 
 import hashlib
@@ -331,7 +329,7 @@ async def test_the_session_ends_during_an_upload(files: FilesWorld) -> None:
         f"{files.session}/files?path=f", method="PUT", headers=headers
     ) as connection:
         await connection.send(b"begun")
-        while not files.agent.streams(files.session_id):  # noqa: ASYNC110 - cannot be waited for
+        while not files.agent.streams(files.session_id):
             await trio.sleep(0.01)
         await files.world.call("DELETE", files.session)
         await connection.send_complete()

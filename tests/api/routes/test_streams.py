@@ -134,11 +134,11 @@ async def test_a_client_that_leaves_takes_its_command_with_it(
                 await world.call("POST", f"{path}/exec", json={"command": command})
 
             nursery.start_soon(leave_early)
-            while not await trio.Path(note).exists():  # noqa: ASYNC110 - another process makes it
+            while not await trio.Path(note).exists():
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         pid = int(await trio.Path(note).read_text())
-        while is_running(pid):  # noqa: ASYNC110 - another process ends
+        while is_running(pid):
             await trio.sleep(0.01)
 
 

@@ -1,7 +1,5 @@
 """The tus protocol, request by request, on the real agent and a real file system."""
 
-# ruff: noqa: PTH208 - a look at the disk is what these tests are about
-
 from __future__ import annotations
 
 import hashlib

@@ -24,7 +24,12 @@ COLOURS = st.one_of(
 )
 UNDERLINE_COLOURS = COLOURS.filter(lambda colour: colour < 0 or colour >= PALETTE)
 ATTRIBUTES = st.builds(
-    Attributes, COLOURS, COLOURS, st.integers(0, 255), st.integers(0, 5), UNDERLINE_COLOURS,
+    Attributes,
+    COLOURS,
+    COLOURS,
+    st.integers(0, 255),
+    st.integers(0, 5),
+    UNDERLINE_COLOURS,
     st.none(),
 )
 

@@ -220,6 +220,8 @@ async def test_a_screen_that_takes_too_much_has_no_snapshot(
     monkeypatch.setattr(keeper, "PATIENCE", 60.0)
     world = World(capacity=4 * 1024 * 1024, size=TerminalSize(500, 200))
     world.write(
-        b"".join(b"\x1b[38;2;%d;%d;%dmx" % (n % 256, n // 7 % 256, n // 3 % 256) for n in range(90_000))
+        b"".join(
+            b"\x1b[38;2;%d;%d;%dmx" % (n % 256, n // 7 % 256, n // 3 % 256) for n in range(90_000)
+        )
     )
     assert await world.keeper.snapshot() is None

@@ -79,7 +79,9 @@ def test_cuts_change_nothing(seed: int) -> None:
     chance = random.Random(seed)
     output = wild_output(chance, TerminalSize(20, 5))
     if seed % 4 == 0:  # bytes of any kind
-        output = bytes(chance.choice(b"\x1b\x1b[]0;mP_\\\x07\x18\x9b\xc2\xe2a?q") for _ in range(80))
+        output = bytes(
+            chance.choice(b"\x1b\x1b[]0;mP_\\\x07\x18\x9b\xc2\xe2a?q") for _ in range(80)
+        )
     cut = sorted(chance.randrange(len(output) + 1) for _ in range(5))
     pieces = [output[a:b] for a, b in zip([0, *cut], [*cut, len(output)], strict=True)]
     assert parse(*pieces) == parse(output)
@@ -87,7 +89,16 @@ def test_cuts_change_nothing(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "unfinished",
-    [b"\x1b", b"\x1b[", b"\x1b[38;5", b"\x1b]0;tit", b"\x1b]0;tit\x1b", b"\x1bPq", b"\xe6\x97", b"\x1b("],
+    [
+        b"\x1b",
+        b"\x1b[",
+        b"\x1b[38;5",
+        b"\x1b]0;tit",
+        b"\x1b]0;tit\x1b",
+        b"\x1bPq",
+        b"\xe6\x97",
+        b"\x1b(",
+    ],
 )
 def test_what_is_unfinished_is_held_as_it_came(unfinished: bytes) -> None:
     recorder = Recorder()

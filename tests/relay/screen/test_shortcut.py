@@ -27,7 +27,9 @@ def floods(chance: random.Random) -> bytes:
                 "日本語 %d \tx\b".encode() % n,
             ][kind]
             pieces.append(line + b"\r\n")
-        pieces.append(chance.choice((b"", b"\x1b[44m", b"\x1b]0;title\x07", b"\x1b[3;5r\x1b[r\x1b[6;1H")))
+        pieces.append(
+            chance.choice((b"", b"\x1b[44m", b"\x1b]0;title\x07", b"\x1b[3;5r\x1b[r\x1b[6;1H"))
+        )
     pieces.append(b"$ ")
     return b"".join(pieces)
 

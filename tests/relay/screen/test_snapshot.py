@@ -103,7 +103,9 @@ def test_a_snapshot_asks_nothing(seed: int) -> None:
     )  # fmt: skip
     terminal = Terminal(chance.choice(SIZES))
     for _ in range(60):
-        terminal.feed(chance.choice((*questions, *WORDS, "\r\n", "\x1b[?1049h", "\x1b[2J")).encode())
+        terminal.feed(
+            chance.choice((*questions, *WORDS, "\r\n", "\x1b[?1049h", "\x1b[2J")).encode()
+        )
     snapshot = take_snapshot(terminal)
     filtered = ReplayFilter()
     assert filtered.feed(snapshot) + filtered.flush() == snapshot
@@ -112,7 +114,8 @@ def test_a_snapshot_asks_nothing(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "unfinished", [b"\x1b", b"\x1b[6", b"\x1b]11;", b"\x1b]0;ti", b"\x1bP$q", b"\xe6\x97", b"\x1b[?"]
+    "unfinished",
+    [b"\x1b", b"\x1b[6", b"\x1b]11;", b"\x1b]0;ti", b"\x1bP$q", b"\xe6\x97", b"\x1b[?"],
 )
 def test_it_ends_in_what_the_output_stopped_in(unfinished: bytes) -> None:
     terminal = Terminal(TerminalSize(20, 5))
@@ -150,7 +153,9 @@ def test_history_is_bounded_in_lines_and_bytes() -> None:
     terminal.feed(b"".join(b"line %d\r\n" % n for n in range(2000)))
     assert b"line 1700" not in take_snapshot(terminal, 100)
     assert b"line 1900" in take_snapshot(terminal, 100)
-    colours = b"".join(b"\x1b[48;2;%d;%d;%dmx" % (n % 256, n // 7 % 256, n // 3 % 256) for n in range(100_000))
+    colours = b"".join(
+        b"\x1b[48;2;%d;%d;%dmx" % (n % 256, n // 7 % 256, n // 3 % 256) for n in range(100_000)
+    )
     terminal.feed(colours)
     assert len(take_snapshot(terminal)) < HISTORY_BYTES * 3
 
@@ -158,7 +163,9 @@ def test_history_is_bounded_in_lines_and_bytes() -> None:
 def test_a_screen_that_takes_too_much_is_refused() -> None:
     terminal = Terminal(TerminalSize(500, 200))
     terminal.feed(
-        b"".join(b"\x1b[38;2;%d;%d;%dmx" % (n % 256, n // 7 % 256, n // 3 % 256) for n in range(90_000))
+        b"".join(
+            b"\x1b[38;2;%d;%d;%dmx" % (n % 256, n // 7 % 256, n // 3 % 256) for n in range(90_000)
+        )
     )
     with pytest.raises(SnapshotTooLarge, match="500x200"):
         take_snapshot(terminal)

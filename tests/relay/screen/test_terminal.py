@@ -135,7 +135,9 @@ def test_what_is_erased_or_scrolled_in_has_the_background() -> None:
 
 
 def test_modes() -> None:
-    terminal = shown(b"\x1b[?1h\x1b[?1000h\x1b[?1003h\x1b[?1006h\x1b[?2004h\x1b[?25l\x1b[?9999h\x1b=")
+    terminal = shown(
+        b"\x1b[?1h\x1b[?1000h\x1b[?1003h\x1b[?1006h\x1b[?2004h\x1b[?25l\x1b[?9999h\x1b="
+    )
     assert terminal.modes.changed() == {
         1: True, 1003: True, 1006: True, 2004: True, 25: False, 66: True
     }  # fmt: skip

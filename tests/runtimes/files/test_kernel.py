@@ -1,5 +1,3 @@
-# ruff: noqa: PTH208 - these tests speak to the file system as directly as what they test
-
 from __future__ import annotations
 
 import errno

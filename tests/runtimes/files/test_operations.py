@@ -1,6 +1,6 @@
 """What the operations do on file systems that can do less than ours."""
 
-# ruff: noqa: PTH115, PTH208 - these tests speak to the file system as directly as what they test
+# ruff: noqa: PTH115 - these tests speak to the file system as directly as what they test
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Operations of a session, in the best way and without what newer kernels can do."""
 
-# ruff: noqa: ASYNC230, ASYNC240, PTH104, PTH106, PTH108, PTH123, PTH208, PTH211 - these tests speak to the file system as directly as what they test
+# ruff: noqa: ASYNC230, ASYNC240, PTH104, PTH106, PTH108, PTH123, PTH211 - these tests speak to the file system as directly as what they test
 
 from __future__ import annotations
 
