@@ -122,7 +122,7 @@ class Trunk:
         Cancellation: gives the attachment up.
         """
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         if options.attachment in self._attachments:
             raise ValueError(f"the attachment id {options.attachment!r} is in use")
         if len(self._attachments) >= MAX_STREAMS:
@@ -151,7 +151,7 @@ class Trunk:
         await trio.lowlevel.checkpoint()
         while self._link is None:
             if self._error is not None:
-                raise self._error
+                raise self._error.with_traceback(None)
             await self._news.park()
 
     async def wait_over(self) -> NoReturn:
@@ -165,7 +165,7 @@ class Trunk:
         await trio.lowlevel.checkpoint()
         while self._error is None:
             await self._news.park()
-        raise self._error
+        raise self._error.with_traceback(None)
 
     def detach(self, attachment: ClientAttachment) -> None:
         """Give an attachment up; input that there is credit for goes first."""

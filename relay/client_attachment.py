@@ -164,16 +164,21 @@ class ClientAttachment:
 
         Cancellation: safe; no byte is lost.
         """
-        await trio.lowlevel.checkpoint()
         inbox = self._inboxes[channel]
         self._consume(inbox)
-        while inbox.is_empty:
-            if inbox.ended:
-                return None
-            if self._error is not None:
-                raise self._error
-            await inbox.arrived.park()
-        return inbox.take()
+        if self._has_nothing_for_the_caller(inbox):
+            while self._has_nothing_for_the_caller(inbox):
+                await inbox.arrived.park()
+        else:
+            await trio.lowlevel.checkpoint()
+        if not inbox.is_empty:
+            return inbox.take()
+        if self._error is not None and not inbox.ended:
+            raise self._error.with_traceback(None)
+        return None
+
+    def _has_nothing_for_the_caller(self, inbox: Inbox) -> bool:
+        return inbox.is_empty and not inbox.ended and self._error is None
 
     async def send(self, data: Buffer) -> None:
         """Send input; waits while `INPUT_BUFFER` bytes are not acknowledged.
@@ -194,7 +199,7 @@ class ClientAttachment:
         view = memoryview(data)
         while view:
             if self._error is not None:
-                raise self._error
+                raise self._error.with_traceback(None)
             if self._input_stopped or self._exit is not None:
                 raise trio.BrokenResourceError("the process reads no input any more")
             if self._input.finished:
@@ -236,7 +241,7 @@ class ClientAttachment:
         await trio.lowlevel.checkpoint()
         while not self.input_stopped:
             if self._error is not None:
-                raise self._error
+                raise self._error.with_traceback(None)
             await self._room.park()
 
     def resize(self, size: TerminalSize) -> None:
@@ -277,7 +282,7 @@ class ClientAttachment:
         await trio.lowlevel.checkpoint()
         while self._exit is None:
             if self._error is not None:
-                raise self._error
+                raise self._error.with_traceback(None)
             await self._changed.park()
         return self._exit
 
@@ -293,7 +298,7 @@ class ClientAttachment:
         await trio.lowlevel.checkpoint()
         while self.answer is None:
             if self._error is not None:
-                raise self._error
+                raise self._error.with_traceback(None)
             await self._changed.park()
         return self.answer
 

@@ -47,9 +47,11 @@ class MemoryCarrier(Carrier):
 
     async def receive(self) -> Buffer:
         """See `Carrier`."""
-        await trio.lowlevel.checkpoint()
-        while not self._in.chunks and not self._in.ended and not self._closed:
-            await self._in.readable.park()
+        if self._nothing_to_receive:
+            while self._nothing_to_receive:
+                await self._in.readable.park()
+        else:
+            await trio.lowlevel.checkpoint()
         if self._closed:
             raise trio.ClosedResourceError
         if not self._in.chunks:
@@ -60,6 +62,10 @@ class MemoryCarrier(Carrier):
         self._received += len(data)
         self._in.writable.unpark_all()
         return data
+
+    @property
+    def _nothing_to_receive(self) -> bool:
+        return not (self._in.chunks or self._in.ended or self._closed)
 
     async def send(self, buffers: Sequence[Buffer]) -> None:
         """See `Carrier`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgpack
 import msgspec
 
 from relay.endpoint import Channel, FileOperation, Kind, Overflow
@@ -281,7 +282,7 @@ _TYPES: dict[type[Message], FrameType] = {message: type_ for type_, message in M
 _DECODERS: dict[int, msgspec.msgpack.Decoder[Message]] = {
     type_: msgspec.msgpack.Decoder(message) for type_, message in MESSAGES.items()
 }
-_encoder = msgspec.msgpack.Encoder()
+_pack = msgpack.Packer(autoreset=True).pack
 
 
 def encode(message: Message, stream: int = 0, channel: int = 0) -> bytes:
@@ -290,7 +291,7 @@ def encode(message: Message, stream: int = 0, channel: int = 0) -> bytes:
     Raises:
       LocalProtocolError: it is too long for a frame.
     """
-    payload = _encoder.encode(message)
+    payload: bytes = _pack(msgspec.to_builtins(message, builtin_types=(bytes,)))
     if len(payload) > MAX_CONTROL_BYTES:
         raise LocalProtocolError(
             f"{type(message).__name__} of {len(payload)} bytes; a frame takes {MAX_CONTROL_BYTES}"

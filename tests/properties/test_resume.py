@@ -32,6 +32,7 @@ from relay.grant import Mode
 from relay.inbox import Missed, Output
 from relay.limits import StreamLimits
 from relay.protocol.messages import Start
+from relay.service_nursery import open_service_nursery
 from tests.testing.endpoints import BytesSource, ScriptedEndpoint, Sink, SlowSink, Source
 from tests.testing.faulty import FINE, Cut, Fault, faulty_pair
 from tests.testing.relay_world import RelayWorld, open_world
@@ -142,7 +143,9 @@ class Run:
                 async with open_trunk(
                     self._dialler(world, list(self.faults)), observe=self.states.append
                 ) as trunk:
-                    await self._use(trunk, world)
+                    async with open_service_nursery() as impatience:
+                        impatience.start_soon(self._nudge, trunk)
+                        await self._use(trunk, world)
                     links = trunk.statistics().links
                 await trio.sleep(100)  # the last cut may have been noticed by one side only
                 bound = [a for s in world.host.statistics() for a in s.attachments if a.bound]
@@ -175,6 +178,13 @@ class Run:
                 nursery.start_soon(self._client, trunk, tag, process)
                 if process.shape.viewer:
                     nursery.start_soon(self._view, world, tag, process)
+
+    async def _nudge(self, trunk: Trunk) -> None:
+        """Do not let the back-off grow: what is under way at a cut shall still be under way after."""
+        chance = random.Random(self.seed)
+        while True:
+            await trio.sleep(chance.choice((0.01, 0.1, 1.0)))
+            trunk.retry_now()
 
     async def _client(self, trunk: Trunk, tag: str, process: Process) -> None:
         shape = process.shape
@@ -319,7 +329,7 @@ def random_shape(chance: random.Random) -> Shape:
         error=chance.randint(0, 50_000) if kind is Kind.EXEC else 0,
         input=chance.randint(0, 60_000),
         signals=chance.randint(0, 20),
-        process_pause=chance.choice((0.0, 0.0, 0.2)),
+        process_pause=chance.choice((0.0, 0.2, 2.0)),
         reader_pause=chance.choice((0.0, 0.0, 0.3)),
         overflow=chance.choice((None, *Overflow)),
         viewer=chance.random() < 0.3,
