@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from relay.client import Trunk
 from relay.endpoint import Endpoint, StartRequest
@@ -17,13 +18,45 @@ from relay.protocol.reasons import CloseReason
 from relay.stream import StreamStatistics
 
 
+class Network(StrEnum):
+    """What a sandbox reaches."""
+
+    NONE = "none"
+    """Nothing but a loopback of its own."""
+    FULL = "full"
+    """Whatever the machine reaches."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceLimits:
+    """What all processes of a sandbox together may use; None: no limit of its own."""
+
+    memory_bytes: int | None = None
+    processes: int | None = None
+    cpus: float | None = None
+    """Processors' worth of time: 0.5 is half of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A directory of the host that is seen inside; both paths are absolute."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """What kind of sandbox to make.
 
-    `shell` empty means the user's login shell.  `environment` is added to the runtime's own.
-    `directory` None means the runtime's home.  `image` is a hint that a runtime without images
-    ignores.
+    `runtime` empty means the default one.  `shell` empty means the user's login shell.
+    `environment` is added to the runtime's own.  `directory` None means the runtime's home.
+    `image` is what a container is made of, `root` the directory that a sandbox without images sees
+    as ``/``; None means the runtime's own choice.  `network` None means what the runtime does by
+    default: nothing outside, where it isolates.  `keep_home` says that the home outlives the
+    session, so that it can be started again.  What a runtime has no use for it ignores; what it
+    cannot enforce, a limit say, is a `SandboxError`, never silence.
     """
 
     session_id: str
@@ -31,6 +64,12 @@ class SandboxSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: str | None = None
     image: str | None = None
+    runtime: str = ""
+    root: str | None = None
+    limits: ResourceLimits = ResourceLimits()
+    mounts: tuple[Mount, ...] = ()
+    network: Network | None = None
+    keep_home: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +100,18 @@ class Sandbox(ABC):
     @abstractmethod
     def statistics(self) -> SandboxStatistics:
         """Return a snapshot of the counters."""
+
+    async def pause(self) -> None:
+        """Stop every process where it is; idempotent.  Memory stays in use, time does not.
+
+        Raises:
+          SandboxError: this runtime cannot, or it failed.
+        """
+        raise SandboxError("this runtime cannot pause sandboxes")
+
+    async def resume(self) -> None:
+        """Let the processes go on; idempotent.  Raises: as `pause`."""
+        raise SandboxError("this runtime cannot pause sandboxes")
 
 
 class Runtime(ABC):

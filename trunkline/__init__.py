@@ -11,7 +11,7 @@ from relay.errors import AttachmentClosed, AttachRefused, InputUncertain, RelayE
 from relay.file_problems import FileProblem
 from relay.file_stream import FileFailed
 from relay.grant import Mode
-from relay.inbox import Missed, Output
+from relay.inbox import Missed, Output, ScreenOutput
 from relay.protocol.reasons import CloseReason, Refusal
 from trunkline.sdk.api import SessionInfo
 from trunkline.sdk.client import Client, Completed, Connection, Session, open_client
@@ -45,6 +45,7 @@ __all__ = [
     "Overflow",
     "Refusal",
     "RelayError",
+    "ScreenOutput",
     "ServerNotFound",
     "ServerUnreachable",
     "Session",

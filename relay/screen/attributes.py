@@ -17,6 +17,8 @@ PALETTE = 0x100
 RGB = 0x1000000
 """Added to a colour of 24 bits."""
 MAX_PARAMETERS = 32
+MAX_REMEMBERED = 64
+"""Changes that a pen remembers."""
 
 
 class Flag(IntFlag):
@@ -68,13 +70,6 @@ _COLOURS = {38: "foreground", 48: "background", 58: "underline_colour"}
 _DEFAULTS = {39: "foreground", 49: "background", 59: "underline_colour"}
 
 
-@lru_cache(maxsize=256)
-def erased(background: int) -> Attributes:
-    """Return the attributes of cells that are erased: only the background counts."""
-    return Attributes(background=background)
-
-
-@lru_cache(maxsize=4096)
 def apply_sgr(attributes: Attributes, parameters: str) -> Attributes:
     """Return what ``CSI parameters m`` makes of `attributes`; what is not known changes nothing."""
     now = attributes._asdict()
@@ -188,3 +183,38 @@ def _underline_codes(colour: int) -> Iterator[str]:
         yield f"58:2::{colour >> 16 & 0xFF}:{colour >> 8 & 0xFF}:{colour & 0xFF}"
     elif colour >= PALETTE:
         yield f"58:5:{colour - PALETTE}"
+
+
+class Pen:
+    """Attributes to write with, and what they become: programs change between a few all the time.
+
+    `erased` are those of cells that are erased with this pen: only the background counts.
+    """
+
+    __slots__ = ("_after", "attributes", "erased")
+
+    def __init__(self, attributes: Attributes = PLAIN) -> None:
+        self.attributes = attributes
+        self.erased = erased(attributes.background)
+        self._after: dict[str, Pen] = {}
+
+    def after(self, parameters: str) -> Pen:
+        """Return the pen after ``CSI parameters m``."""
+        pen = self._after.get(parameters)
+        if pen is None:
+            if len(self._after) >= MAX_REMEMBERED:
+                self._after.clear()
+            pen = self._after[parameters] = pen_for(apply_sgr(self.attributes, parameters))
+        return pen
+
+
+@lru_cache(maxsize=256)
+def erased(background: int) -> Attributes:
+    """Return the attributes of cells that are erased with this background."""
+    return PLAIN if background == DEFAULT_COLOUR else Attributes(background=background)
+
+
+@lru_cache(maxsize=1024)
+def pen_for(attributes: Attributes) -> Pen:
+    """Return a pen that writes with `attributes`."""
+    return Pen(attributes)

@@ -25,8 +25,8 @@ import trio
 
 from relay.endpoint import TerminalSize
 from relay.protocol.ring import ReplayRing
+from relay.screen.lines import HISTORY
 from relay.screen.log import TerminalLog
-from relay.screen.page import HISTORY
 from relay.screen.shortcut import Shortcut
 from relay.screen.snapshot import Snapshot, SnapshotTooLarge, take_snapshot
 from relay.screen.terminal import Terminal
@@ -201,13 +201,10 @@ class ScreenKeeper:
         size = TerminalSize(terminal.columns, terminal.rows)
         data = take_snapshot(terminal, history, breathe)
         is_patchy = terminal.is_alternate and not terminal.is_whole
-        snapshot = Snapshot(self._offset, size, data, is_patchy)
-        if not in_place:
-            terminal.main.pack_history(breathe)
-        return snapshot
+        return Snapshot(self._offset, size, data, is_patchy)
 
     def _parse(self, terminal: Terminal, data: bytes, breathe: Callable[[], None]) -> None:
-        shortcut = Shortcut(data, 2 * terminal.rows + HISTORY)
+        shortcut = Shortcut(data, 2 * terminal.rows + HISTORY, breathe)
         position = 0
         while position < len(data):
             if terminal.scrolls_whole and not terminal.held:

@@ -6,15 +6,21 @@ half of a wide character, else the character with what is combined with it.
 
 from __future__ import annotations
 
+from array import array
 from itertools import groupby
 
-from relay.screen.attributes import PLAIN, Attributes
-from relay.screen.widths import width_of
+from relay.screen.attributes import PLAIN, Attributes, Link
 
 EMPTY = "\0"
 TAIL = "\1"
+_JOINT = "\2"
 MAX_COMBINED = 16
 """Characters in one cell; more marks on top of one another are not drawn anyway."""
+
+HISTORY = 1000
+"""Lines that are remembered once they have left the screen."""
+HISTORY_CELLS = 200_000
+"""The same in cells: of very long lines, fewer are remembered."""
 
 
 class Line:
@@ -121,36 +127,57 @@ class Line:
 
 
 class PackedLine:
-    """A line of the history, at rest: about a byte a character instead of sixteen."""
+    """A line of the history: some bytes a character instead of sixteen, or a few hundred at the worst."""
 
-    __slots__ = ("_cells", "_runs", "_width", "wrapped")
+    __slots__ = ("_columns", "_is_joined", "_links", "_looks", "_text", "wrapped")
 
     def __init__(self, line: Line) -> None:
         self.wrapped = line.wrapped
-        self._width = len(line.cells)
+        self._columns = len(line.cells)
         text = "".join(line.cells)
         # Where every cell is one character, the text alone tells them apart.
-        self._cells = text if len(text) == self._width else tuple(line.cells)
+        self._is_joined = len(text) != self._columns
+        self._text = _JOINT.join(line.cells) if self._is_joined else text
+        self._links: tuple[Link | None, ...] = ()
+        self._looks: Attributes | array[int]
         first = line.attributes[0]
-        if line.attributes.count(first) == self._width:
-            self._runs: tuple[tuple[Attributes, int], ...] = ((first, self._width),)
+        if line.attributes.count(first) == self._columns:
+            self._looks = first
         else:
-            self._runs = tuple((look, len(list(run))) for look, run in groupby(line.attributes))
-
-    @property
-    def size(self) -> int:
-        """About how many bytes it takes."""
-        return 100 + 4 * len(self._cells) + 80 * len(self._runs)
+            self._looks, self._links = _pack_attributes(line.attributes)
 
     def unpack(self) -> Line:
         """Return the line as it was."""
         line = Line(0, wrapped=self.wrapped)
-        line.cells = list(self._cells)
-        for attributes, count in self._runs:
-            line.attributes += [attributes] * count
+        line.cells = self._text.split(_JOINT) if self._is_joined else list(self._text)
+        if isinstance(self._looks, Attributes):
+            line.attributes = [self._looks] * self._columns
+        else:
+            line.attributes = _unpack_attributes(self._looks, self._links)
         return line
 
 
-def fits(cell: str, column: int, columns: int) -> bool:
-    """Tell whether `cell` ends within a line of `columns`."""
-    return cell in {EMPTY, TAIL} or column + width_of(cell[0]) <= columns
+def _pack_attributes(
+    attributes: list[Attributes],
+) -> tuple[array[int], tuple[Link | None, ...]]:
+    """Return runs of the same attributes, seven numbers each, and the links."""
+    numbers = array("i")
+    links: dict[Link | None, int] = {}
+    for look, run in groupby(attributes):
+        link = links.setdefault(look.link, len(links))
+        numbers.extend((len(list(run)), *look[:5], link))
+    return numbers, tuple(links)
+
+
+def _unpack_attributes(numbers: array[int], links: tuple[Link | None, ...]) -> list[Attributes]:
+    attributes: list[Attributes] = []
+    for at in range(0, len(numbers), 7):
+        count, foreground, background, flags, underline, colour, link = numbers[at : at + 7]
+        look = Attributes(foreground, background, flags, underline, colour, links[link])
+        attributes += [look] * count
+    return attributes
+
+
+def history_limit(columns: int) -> int:
+    """Return how many lines of this width are remembered."""
+    return min(HISTORY, HISTORY_CELLS // columns)

@@ -15,8 +15,13 @@ from relay.screen.modes import DEFAULTS, KEYPAD, MOUSE, MOUSE_REPORTS, SOFT
 
 _ALTERNATE = frozenset({47, 1047, 1049})
 _SETTING = re.compile(rb"\x1b(?:\[\?([0-9;]{1,32})([hl])|([c=>])|\[!(p))")
+"""ESC c and the keypad's (=, >) are noticed only close to one of the others."""
 _LONGEST = 40
 """Bytes of the longest sequence that is looked for."""
+_BEFORE = 16
+"""Bytes before such a sequence in which there may be a reset."""
+_MOST_HITS = 128
+"""Settings that are looked at in one piece; what is set so often is set again in the last of them."""
 MAX_SIZES = 64
 """Sizes that are remembered; of more, the oldest are forgotten."""
 
@@ -75,17 +80,23 @@ class LostSettings:
         self._tail = b""
 
     def feed(self, data: bytes) -> None:
-        """Look through bytes that are about to be forgotten."""
-        begins = data.find(b"\x1b") >= 0
-        if not (begins or self._tail):
-            return
+        """Look through bytes that are about to be forgotten.
+
+        On the event loop, and of a flood each byte: so it is looked for single bytes first, which
+        takes 20 us/MiB, and only around them for sequences.
+        """
         data = self._tail + data
-        end = 0
-        for found in _SETTING.finditer(data):
-            end = found.end()
-            self._set(found)
-        last = data.rfind(b"\x1b", max(end, len(data) - _LONGEST))
-        self._tail = data[last:] if last >= 0 else b""
+        done = 0
+        hits = _hits(data)
+        for hit in hits:
+            # Programs reset (ESC c) just before they set modes, and set the keypad just behind.
+            for found in _SETTING.finditer(data, max(done, hit - _BEFORE), hit + _LONGEST):
+                self._set(found)
+                done = found.end()
+        # What may go on is looked at again with what comes next; to set a thing twice does no harm.
+        near = len(data) - _LONGEST
+        tail = hits[-1] if hits and hits[-1] >= near else data.rfind(b"\x1b", max(near, 0))
+        self._tail = data[tail:] if tail >= 0 else b""
 
     def _set(self, found: re.Match[bytes]) -> None:
         numbers, on, single, soft = found.groups()
@@ -119,3 +130,18 @@ class LostSettings:
         return screen + b"".join(
             b"\x1b[?%d%c" % (mode, b"h" if on else b"l") for mode, on in changed
         )
+
+
+def _hits(data: bytes) -> list[int]:
+    """Return where there may be a setting, in order: the last ones, where there are very many."""
+    hits: list[int] = []
+    for mark in (b"?", b"!"):
+        if data.find(mark) < 0:
+            continue
+        position = len(data)
+        for _ in range(_MOST_HITS):
+            position = data.rfind(b"\x1b[" + mark, 0, position)
+            if position < 0:
+                break
+            hits.append(position)
+    return sorted(hits)

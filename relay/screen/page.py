@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 
 from relay.screen.attributes import PLAIN, Attributes
 from relay.screen.charsets import USUAL, Charsets
-from relay.screen.lines import Line, PackedLine
+from relay.screen.lines import Line, PackedLine, history_limit
 from relay.screen.reflow import reflow
 
-HISTORY = 1000
-"""Lines that are remembered once they have left the screen."""
 TAB = 8
 
 
@@ -38,7 +36,7 @@ class Page:
         self.rows = rows
         self.has_history = has_history
         self.lines = [Line(columns) for _ in range(rows)]
-        self.history: deque[Line | PackedLine] = deque(maxlen=HISTORY)
+        self.history: deque[PackedLine] = deque(maxlen=history_limit(columns))
         self.scrolled = 0
         """How many lines have left the screen at the top."""
         self.x = 0
@@ -54,7 +52,7 @@ class Page:
         """Move the lines between the margins up by one."""
         first = self.lines.pop(self.top)
         if self.top == 0 and self.has_history:
-            self.history.append(first)
+            self.history.append(PackedLine(first))
             self.scrolled += 1
         self.lines.insert(self.bottom, Line(self.columns, attributes, wrapped=wrapped))
 
@@ -74,22 +72,11 @@ class Page:
         self.history.clear()
         self.scrolled = 0
 
-    def pack_history(self, pause: Callable[[], None]) -> None:
-        """Make the history small; for when the page is left alone for a while.
-
-        `pause` is called after every line.
-        """
-        packed: deque[Line | PackedLine] = deque(maxlen=HISTORY)
-        for line in self.history:
-            packed.append(PackedLine(line) if isinstance(line, Line) else line)
-            pause()
-        self.history = packed
-
     def history_lines(self, pause: Callable[[], None] = lambda: None) -> list[Line]:
         """Return the history, oldest first; `pause` is called after every line."""
         lines = []
         for line in self.history:
-            lines.append(line.unpack() if isinstance(line, PackedLine) else line)
+            lines.append(line.unpack())
             pause()
         return lines
 
@@ -147,8 +134,7 @@ class Page:
         while self.rows < rows:
             self.rows += 1
             if self.history and self.y == self.rows - 2:
-                line = self.history.pop()
-                self.lines.insert(0, line.unpack() if isinstance(line, PackedLine) else line)
+                self.lines.insert(0, self.history.pop().unpack())
                 self.scrolled -= 1
                 self.y += 1
             else:
@@ -165,7 +151,7 @@ class Page:
         """Let the first line leave the screen."""
         first = self.lines.pop(0)
         if self.has_history:
-            self.history.append(first)
+            self.history.append(PackedLine(first))
             self.scrolled += 1
         else:
             self.saved = replace(self.saved, y=max(self.saved.y - 1, 0))

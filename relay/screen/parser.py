@@ -22,13 +22,13 @@ from abc import ABC, abstractmethod
 MAX_HELD = 64 * 1024
 """Characters of an unfinished sequence that are held."""
 
-_TEXT, _CRLF, _CONTROL = 1, 2, 3
 _TOKEN = re.compile(
-    "([^\x00-\x1f\x7f-\x9f]+)"
-    "|(\r\n)"
-    "|([\x00-\x1a\x1c-\x1f\x7f-\x8f\x91-\x97\x99\x9a\x9c])"
-    "|(?:\x1b\\[|\x9b)([<-?]?)([0-9:;]*)([ -/]*)([@-~])"
-    "|\x1b(?:([ -/]+)([0-~])|([0-OQ-WYZ\\\\`-~]))"
+    "([^\x00-\x1f\x7f-\x9f]*)"  # text, and one thing behind it:
+    "(\x1b\\[[<-?]?[0-9:;]*[ -/]*[@-~]"
+    "|\r\n"
+    "|[\x00-\x1a\x1c-\x1f\x7f-\x8f\x91-\x97\x99\x9a\x9c]"
+    "|\x1b(?:[ -/]+[0-~]|[0-OQ-WYZ\\\\`-~])"
+    "|\x9b[<-?]?[0-9:;]*[ -/]*[@-~])?"
 )
 _STRING = re.compile("(?:\x1b([]PX^_])|([\x90\x98\x9d-\x9f]))")
 _OSC_BODY = re.compile("[^\x07\x18\x1a\x1b\x80-\x9f]*")
@@ -36,7 +36,7 @@ _DCS_BODY = re.compile("[^\x18\x1a\x1b\x80-\x9f]*")
 _OTHER_BODY = re.compile("[\x00-\x17\x19\x1c-\x7f]*")
 _IRREGULAR = re.compile("(\x1b\\[|\x9b|\x1b)([\x00-\x17\x19\x1c-\x1f -?\x7f]*)")
 _CONTROLS = re.compile("[\x00-\x1f\x7f]")
-_CSI = re.compile("([<-?]?)([0-9:;]*)([ -/]*)\\Z")
+_CSI = re.compile("[<-?]?[0-9:;]*[ -/]*[@-~]\\Z")
 _FORGOTTEN = {"]": "\x1b]!", "[": "\x1b[<<"}
 """How an OSC or CSI sequence begins that changes nothing, whatever follows."""
 _IGNORED_STRING = "\x1bX"
@@ -54,12 +54,12 @@ class Handler(ABC):
         """Act on a control character, C0 or C1."""
 
     @abstractmethod
-    def csi(self, prefix: str, parameters: str, intermediates: str, final: str) -> None:
-        """Act on a control sequence."""
+    def csi(self, sequence: str) -> None:
+        """Act on a control sequence: all of it behind the introducer, such as ``?25h``."""
 
     @abstractmethod
-    def escape(self, intermediates: str, final: str) -> None:
-        """Act on an escape sequence."""
+    def escape(self, sequence: str) -> None:
+        """Act on an escape sequence: all of it behind the ESC, such as ``(B``."""
 
     @abstractmethod
     def osc(self, body: str) -> None:
@@ -95,22 +95,27 @@ class Parser:
         while position < end:
             token = match(text, position)
             if token is None:
-                text, position = self._irregular(text, position)
-                end = len(text)
-                continue
+                raise AssertionError("the expression matches nothing, too")
+            plain, found = token.groups()
             position = token.end()
-            kind = token.lastindex
-            if kind == _TEXT:
-                handler.text(token[1])
-            elif kind == _CRLF:
+            if plain:
+                handler.text(plain)
+            if found is None:
+                if position < end:
+                    text, position = self._irregular(text, position)
+                    end = len(text)
+            elif found[0] == "\x1b":
+                if found[1] == "[":
+                    handler.csi(found[2:])
+                else:
+                    handler.escape(found[1:])
+            elif found == "\r\n":
                 handler.control("\r")
                 handler.control("\n")
-            elif kind == _CONTROL:
-                handler.control(token[3])
-            elif token[7] is not None:
-                handler.csi(token[4], token[5], token[6], token[7])
+            elif found[0] == "\x9b":
+                handler.csi(found[1:])
             else:
-                handler.escape(token[8] or "", token[9] or token[10])
+                handler.control(found)
 
     def _irregular(self, text: str, position: int) -> tuple[str, int]:
         """Take what is at `position`; return the text and where to go on in it."""
@@ -140,11 +145,9 @@ class Parser:
 
     def _dispatch(self, introducer: str, body: str, final: str) -> None:
         if introducer == "\x1b":
-            self._handler.escape(body, final)
-            return
-        regular = _CSI.match(body)
-        if regular is not None and final >= "@":
-            self._handler.csi(regular[1], regular[2], regular[3], final)
+            self._handler.escape(body + final)
+        elif _CSI.match(body + final):
+            self._handler.csi(body + final)
 
     def _string(self, text: str, position: int, begins: re.Match[str]) -> tuple[str, int]:
         kind = begins[1] or {"\x9d": "]", "\x90": "P"}.get(begins[2], "_")

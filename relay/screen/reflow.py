@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from relay.screen.lines import EMPTY, TAIL, Line
+from relay.screen.lines import EMPTY, TAIL, Line, PackedLine, history_limit
 
 if TYPE_CHECKING:
     from relay.screen.page import Page
@@ -45,7 +45,7 @@ def reflow(page: Page, columns: int) -> None:
     base, lines = layout.base, layout.lines
     lines += [Line(columns) for _ in range(base + page.rows - len(lines))]
     page.scrolled = max(page.scrolled + base - before, 0)
-    page.history = deque(lines[:base], maxlen=page.history.maxlen)
+    page.history = deque(map(PackedLine, lines[:base]), maxlen=history_limit(columns))
     page.lines = lines[base : base + page.rows]
     page.y = layout.y
     page.saved = replace(page.saved, y=max(layout.saved + page.scrolled, 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from relay.screen.attributes import PLAIN
+from relay.screen.attributes import PLAIN, pen_for
 from relay.screen.charsets import Charsets
 from relay.screen.lines import EMPTY
 from relay.screen.page import SavedCursor
@@ -64,7 +64,13 @@ def _down_relative(terminal: Terminal, numbers: Parameters) -> None:
 
 def _position(terminal: Terminal, numbers: Parameters) -> None:
     column = numbers[1] or 1 if len(numbers) > 1 else 1
-    terminal.go_to(column - 1, (numbers[0] or 1) - 1)
+    row = numbers[0] or 1
+    page = terminal.page
+    if terminal.modes.origin:
+        terminal.go_to(column - 1, row - 1)
+    else:  # the same, but nothing is done as often
+        page.x = column - 1 if column <= page.columns else page.columns - 1
+        page.y = row - 1 if row <= page.rows else page.rows - 1
 
 
 def _tab_forward(terminal: Terminal, numbers: Parameters) -> None:
@@ -223,7 +229,7 @@ def _soft_reset(terminal: Terminal, _numbers: Parameters) -> None:
     page.saved = SavedCursor(y=page.scrolled)
     terminal.modes.soft_reset()
     terminal.use_charsets(Charsets())
-    terminal.set_attributes(PLAIN)
+    terminal.use_pen(pen_for(PLAIN))
     terminal.settings.soft_reset()
 
 

@@ -7,20 +7,27 @@ that is kept.  So a file that was printed costs what its last thousand lines cos
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 LEAST_SKIPPED = 8 * 1024
 """Bytes; to skip less is not worth the search."""
-_NOT_PLAIN = re.compile(
-    rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]|\x1b(?!\[[0-9;:]*[mK])"
+WINDOW = 32 * 1024
+"""Bytes that are looked at without a pause: a millisecond."""
+_PLAIN = re.compile(
+    rb"(?:[\x07-\x0d\x20-\x7e\x80-\xc1\xc3-\xff]+|\x1b\[[0-9;:]*[mK]|\xc2[^\x80-\x9f])*"
 )
-"""What may do more than write text, colours and line ends."""
+"""What does no more than write text, colours and line ends."""
 
 
 class Shortcut:
-    """Looks ahead in one piece of output; positions must be asked for in growing order."""
+    """Looks ahead in one piece of output; positions must be asked for in growing order.
 
-    def __init__(self, data: bytes, lines: int) -> None:
+    `pause` is called now and then, for who has to let others work.
+    """
+
+    def __init__(self, data: bytes, lines: int, pause: Callable[[], None]) -> None:
         self._data = data
+        self._pause = pause
         self._lines = lines
         self._plain_until = 0
 
@@ -33,8 +40,7 @@ class Shortcut:
         data = self._data
         if position < self._plain_until:
             return position, 0  # nothing was found before, in the same stretch
-        end = _NOT_PLAIN.search(data, position)
-        stop = self._plain_until = end.start() if end else len(data)
+        stop = self._plain_until = self._end_of_plain(position)
         if stop - position < LEAST_SKIPPED:
             return position, 0
         start = stop
@@ -50,3 +56,14 @@ class Shortcut:
             if start - position < LEAST_SKIPPED:
                 return position, 0
         return start, data.count(b"\r\n", position, start)
+
+    def _end_of_plain(self, position: int) -> int:
+        """Return where something comes that is not plain."""
+        while position < len(self._data):
+            found = _PLAIN.match(self._data, position, position + WINDOW)
+            end = found.end() if found else position
+            if end == position:
+                return position
+            position = end  # at the end of the window a sequence may be cut: look at it again
+            self._pause()
+        return position

@@ -26,9 +26,9 @@ from itertools import pairwise
 from relay.endpoint import TerminalSize
 from relay.screen.attributes import DEFAULT_COLOUR, PLAIN, Attributes, Flag, erased, sgr
 from relay.screen.charsets import ASCII, Charsets
-from relay.screen.lines import EMPTY, TAIL, Line
+from relay.screen.lines import EMPTY, HISTORY, TAIL, Line
 from relay.screen.modes import KEYPAD
-from relay.screen.page import HISTORY, Page, default_tabs
+from relay.screen.page import Page, default_tabs
 from relay.screen.terminal import Terminal
 
 FRESH = b"\x18\x1bc\x1b[?25h\x1b[20l"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from relay.endpoint import TerminalSize
-from relay.screen.attributes import PLAIN, Attributes, Link, apply_sgr, erased
+from relay.screen.attributes import PLAIN, Link, Pen, pen_for
 from relay.screen.charsets import NAMES, SLOTS, Charsets
 from relay.screen.controls import CONTROLS, ESCAPES
 from relay.screen.lines import EMPTY, TAIL, Line
@@ -21,23 +21,26 @@ from relay.screen.sequences import SEQUENCES, Parameters, Sequence
 from relay.screen.settings import Settings
 from relay.screen.widths import NARROW, width_of
 
-MAX_COLUMNS, MAX_ROWS = 1000, 500
-"""Larger terminals are not kept: nobody looks at one, and a cell takes 16 bytes."""
+MAX_COLUMNS, MAX_ROWS = 500, 250
+MAX_CELLS = 64 * 1024
+"""Larger terminals are not kept: nobody looks at one, and a cell takes 16 bytes, or 200 at the worst."""
 _MOST = 99_999
 _SCREENS = frozenset({47, 1047, 1049})
+_PREFIXES = "<=>?"
 
 
 @lru_cache(maxsize=4096)
-def _look_up(
-    prefix: str, parameters: str, intermediates: str, final: str
-) -> tuple[Sequence | None, Parameters]:
-    """Return what a sequence does, and its parameters.
+def _look_up(sequence: str) -> tuple[Sequence | None, Parameters]:
+    """Return what a control sequence does, and its parameters.
 
     A parameter that is missing is 0, sub-parameters are dropped.
     """
+    prefix = sequence[0] if sequence[0] in _PREFIXES else ""
+    rest = sequence[len(prefix) :].lstrip("0123456789:;")
+    parameters = sequence[len(prefix) : len(sequence) - len(rest)]
     groups = (group.partition(":")[0] for group in parameters.split(";")[:32])
     numbers = [min(int(group[-9:]), _MOST) if group else 0 for group in groups]
-    return SEQUENCES.get(prefix + intermediates + final), numbers
+    return SEQUENCES.get(prefix + rest), numbers
 
 
 class Terminal(Handler):
@@ -60,19 +63,20 @@ class Terminal(Handler):
 
     def _make_fresh(self) -> None:
         self.main = Page(self.columns, self.rows, has_history=True)
-        self.alternate = Page(self.columns, self.rows, has_history=False)
+        self._alternate: Page | None = None  # until a program shows it
         self.page = self.main
         self.modes = Modes()
         self.use_charsets(Charsets())
-        self.attributes = PLAIN
-        self.erased = PLAIN
+        self.use_pen(pen_for(PLAIN))
         self.last_width = 0
         """Columns of the character that was just drawn; 0 after anything else."""
 
     @staticmethod
     def takes(size: TerminalSize) -> bool:
         """Tell whether a terminal of this size is kept."""
-        return 2 <= size.columns <= MAX_COLUMNS and size.rows <= MAX_ROWS
+        columns, rows = size.columns, size.rows
+        fits = 2 <= columns <= MAX_COLUMNS and rows <= MAX_ROWS
+        return fits and columns * rows <= MAX_CELLS
 
     @property
     def held(self) -> bytes:
@@ -82,7 +86,7 @@ class Terminal(Handler):
     @property
     def is_alternate(self) -> bool:
         """Whether the alternate screen is shown."""
-        return self.page is self.alternate
+        return self.page is not self.main
 
     @property
     def scrolls_whole(self) -> bool:
@@ -105,7 +109,8 @@ class Terminal(Handler):
         if (columns, rows) != (self.columns, self.rows):
             self.columns, self.rows = columns, rows
             self.main.resize(columns, rows)
-            self.alternate.resize(columns, rows)
+            if self._alternate is not None:
+                self._alternate.resize(columns, rows)
 
     # ---------------------------------------------------------------- text
 
@@ -215,14 +220,14 @@ class Terminal(Handler):
 
     # ---------------------------------------------------------------- escape sequences
 
-    def escape(self, intermediates: str, final: str) -> None:
+    def escape(self, sequence: str) -> None:
         """See `Handler`."""
         self.last_width = 0
-        if intermediates in SLOTS:
-            if final in NAMES:
-                self.use_charsets(self.charsets.designate(SLOTS[intermediates], final))
+        if sequence[0] in SLOTS:
+            if sequence[1:] in NAMES:
+                self.use_charsets(self.charsets.designate(SLOTS[sequence[0]], sequence[1]))
             return
-        act = ESCAPES.get(intermediates + final)
+        act = ESCAPES.get(sequence)
         if act is not None:
             act(self)
 
@@ -236,25 +241,27 @@ class Terminal(Handler):
         page = self.page
         saved = page.saved
         page.x, page.y = saved.x, page.saved_row()
-        self.set_attributes(saved.attributes._replace(link=self.attributes.link))
+        self.use_pen(pen_for(saved.attributes._replace(link=self.attributes.link)))
         self.use_charsets(saved.charsets)
         self.restrict()
 
     # ---------------------------------------------------------------- control sequences
 
-    def csi(self, prefix: str, parameters: str, intermediates: str, final: str) -> None:
+    def csi(self, sequence: str) -> None:
         """See `Handler`."""
         width, self.last_width = self.last_width, 0
-        if final == "m" and not prefix and not intermediates:
-            self.set_attributes(apply_sgr(self.attributes, parameters))
-            return
-        act, numbers = _look_up(prefix, parameters, intermediates, final)
+        act, numbers = _look_up(sequence)
         if act is not None:
             act(self, numbers)
-        elif final == "b" and not prefix and not intermediates:
+        elif sequence[-1] == "m" and sequence[0] not in _PREFIXES:
+            self.use_pen(self._pen.after(sequence[:-1]))
+        elif sequence[-1] == "b" and (sequence[0] == "b" or sequence[0].isdigit()):
             self._repeat(numbers[0] or 1, width)
         else:
-            self.settings.csi(prefix + intermediates + final, numbers)
+            name = sequence.lstrip("0123456789:;")
+            if sequence[0] in _PREFIXES:
+                name = sequence[0] + sequence[1:].lstrip("0123456789:;")
+            self.settings.csi(name, numbers)
 
     def _repeat(self, count: int, width: int) -> None:
         page = self.page
@@ -264,10 +271,11 @@ class Terminal(Handler):
                 self.text(text * min(count, self.columns * self.rows))
         self.last_width = 0
 
-    def set_attributes(self, attributes: Attributes) -> None:
+    def use_pen(self, pen: Pen) -> None:
         """Change how characters are written, and what erasing leaves behind."""
-        self.attributes = attributes
-        self.erased = erased(attributes.background)
+        self._pen = pen
+        self.attributes = pen.attributes
+        self.erased = pen.erased
 
     def restrict(self, columns: int | None = None) -> None:
         """Bring the cursor back within `columns` and the screen, or the margins."""
@@ -305,7 +313,7 @@ class Terminal(Handler):
         parameters, separator, uri = body.partition(";")
         if separator:
             link = Link(parameters, uri) if uri and len(body) <= 4096 else None
-            self.attributes = self.attributes._replace(link=link)
+            self.use_pen(pen_for(self.attributes._replace(link=link)))
 
     # ---------------------------------------------------------------- modes and screens
 
@@ -325,17 +333,19 @@ class Terminal(Handler):
                 self.go_to(0, 0)
 
     def _show_screen(self, *, alternate: bool) -> None:
-        old = self.page
-        new = self.alternate if alternate else self.main
-        if new is old:
+        if alternate is self.is_alternate:
             return
+        old = self.page
         if alternate:
+            new = Page(self.columns, self.rows, has_history=False)
+            if self._alternate is not None:
+                new.saved = self._alternate.saved
+            self._alternate = new
             for line in new.lines:
                 line.fill(EMPTY, self.erased)
             self.is_whole = True
         else:
-            self.alternate = Page(self.columns, self.rows, has_history=False)
-            self.alternate.saved = old.saved
+            new = self.main
         new.x, new.y = old.x, old.y
         self.page = new
 

@@ -375,3 +375,77 @@ test("attachments on one link take turns", () => {
   const order = bench.sent().filter((line) => line.startsWith("DATA")).map((line) => line.split(" ")[1]);
   assert.deepEqual([order.slice(0, 4).filter((id) => id === "1").length, order.length], [2, 10]);
 });
+
+// ---------------------------------------------------------------- screens
+
+const screen = (data, at, more = {}) => ({ data: bytes(data), at, columns: 80, rows: 24, ...more });
+
+/** A bench that logs screens and what is told of gaps. */
+function screens(options) {
+  const bench = new Bench({ replay: "screen", ...options });
+  Object.assign(bench.handlers, {
+    onscreen: ({ bytes: data, offset, columns, rows }) =>
+      bench.log.push(`screen ${offset} ${columns}x${rows} ${Buffer.from(data)}`),
+    ongap: ({ from, to, screen: follows }, done) => {
+      bench.log.push(`gap ${from}..${to} ${follows ? "with a screen" : ""}`);
+      done();
+    },
+  });
+  return bench;
+}
+
+test("a screen in parts, and the bytes after it", () => {
+  const bench = screens();
+  bench.attached({ from: new Map([[1, 7]]), live: 7, screen: true });
+  bench.get(TYPE.SCREEN, 1, 1, screen("dra", 7));
+  bench.get(TYPE.SCREEN, 1, 1, screen("wn", 7, { last: true, columns: 100 }));
+  bench.feed(encodeData(1, 1, 7, bytes("live")));
+  assert.deepEqual(bench.log.slice(1), ["screen 7 100x24 drawn", "data 7 live"]);
+});
+
+test("a gap with a screen", () => {
+  const bench = screens();
+  bench.attached();
+  bench.get(TYPE.GAP, 1, 1, { from: 0, to: 500, screen: true });
+  bench.get(TYPE.SCREEN, 1, 1, screen("drawn", 500, { last: true }));
+  assert.deepEqual(bench.log.slice(1), ["gap 0..500 with a screen", "screen 500 80x24 drawn"]);
+});
+
+test("a screen that was cut off is asked for again", () => {
+  const bench = screens();
+  const resumes = () =>
+    bench.connection
+      .nextSend(1e6)
+      .flatMap((frame) => [...bench.decoder.feed(frame)])
+      .filter(({ type }) => type === TYPE.ATTACH)
+      .map(({ payload }) => decode(payload).resume);
+  bench.attached({ from: new Map([[1, 7]]), live: 7, screen: true });
+  bench.get(TYPE.SCREEN, 1, 1, screen("dra", 7));
+  bench.link();
+  assert.equal(resumes()[0].screen, true);
+  bench.attached({ from: new Map([[1, 7]]), resumed: true });
+  bench.get(TYPE.GAP, 1, 1, { from: 7, to: 9, screen: true });
+  bench.get(TYPE.SCREEN, 1, 1, screen("whole", 9, { last: true }));
+  bench.link();
+  assert.equal(resumes()[0].screen ?? false, false);
+  assert.deepEqual(bench.log.filter((line) => line.startsWith("screen")), ["screen 9 80x24 whole"]);
+});
+
+test("a screen out of its turn, for the wrong place or without an end", () => {
+  const attached = { from: new Map([[1, 7]]), live: 7, screen: true };
+  const tries = [
+    [{}, (bench) => bench.get(TYPE.SCREEN, 1, 1, screen("x", 0, { last: true }))],
+    [attached, (bench) => bench.get(TYPE.SCREEN, 1, 1, screen("x", 8))],
+    [attached, (bench) => bench.get(TYPE.SCREEN, 1, 2, screen("x", 7))],
+    [attached, (bench) => {
+      for (let i = 0; i < 50; i++) bench.get(TYPE.SCREEN, 1, 1, screen("x".repeat(40_000), 7));
+    }],
+    [attached, (bench) => bench.get(TYPE.SCREEN, 1, 1, screen("x".repeat(49_153), 7))],
+    [attached, (bench) => bench.get(TYPE.SCREEN, 1, 1, screen("x", 7, { rows: 0 }))],
+  ];
+  for (const [answer, act] of tries) {
+    const bench = screens();
+    bench.attached(answer);
+    assert.throws(() => act(bench), ProtocolError);
+  }
+});

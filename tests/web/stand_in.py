@@ -2,7 +2,7 @@
 
 It is written from the spec alone (struct and msgpack, nothing of `relay`), so that a mistake the
 two halves of the project share would show here.  Tests reach in from their own thread: `cut`,
-`close`, `feed`, `refusal`, `down`.
+`close`, `feed`, `refusal`, `screen`, `down`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class StandIn:
         self.complaints: list[dict[str, Any]] = []
         self.requests: list[str] = []
         self.refusal = ""
+        self.screen: tuple[bytes, int, int] | None = None  # what late joiners are shown
         self.down = False
         self._tickets: dict[str, tuple[str, str]] = {}
         self._codes = {LOGIN_CODE}

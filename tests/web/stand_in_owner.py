@@ -14,7 +14,7 @@ HEADER = struct.Struct("!BBBxII")
 (HELLO, DATA, CREDIT, GAP, FIN, ATTACH, ATTACHED, REFUSED, DETACH, CLOSED, EXIT, RESIZE, SIGNAL) = (
     range(13)
 )
-PING, PONG, GOAWAY = 13, 14, 15
+PING, PONG, GOAWAY, SCREEN = 13, 14, 15, 17
 INPUT_WINDOW = 64 * 1024
 PROMPT = b"\x1b[32mstand-in\x1b[0m:\x1b[34m~\x1b[0m$ "
 
@@ -86,6 +86,7 @@ class Server(Protocol):
     attaches: list[dict[str, Any]]
     complaints: list[dict[str, Any]]
     refusal: str
+    screen: tuple[bytes, int, int] | None
 
     def pump(self, session: str) -> None: ...
 
@@ -201,6 +202,9 @@ class Link:
         end = shell.dropped + len(shell.output)
         have = resume["have"][1] if resume else shell.dropped
         begin = max(have, shell.dropped)
+        screen = server.screen if fields.get("replay") == "screen" and not resume else None
+        if screen is not None:
+            have = begin = end
         self.live = 0 if resume else end
         self.sent, self.limit = have, begin + fields["window"][1]
         self.input_open = begin >= self.live
@@ -213,8 +217,17 @@ class Link:
             "stream": shell.name, "tag": fields["tag"], "kind": "pty", "mode": mode, "pid": 4711,
             "started": bool(start) and not resumed, "resumed": resumed, "from": {1: begin},
             "live": self.live, "accepted": accepted, "credit": self.granted,
+            "screen": screen is not None,
         }  # fmt: skip
         self.frame(ATTACHED, answer, id_)
+        if screen is not None:
+            data, columns, rows = screen
+            for start in range(0, len(data), 1000):
+                part = {
+                    "data": data[start : start + 1000], "at": end, "columns": columns, "rows": rows,
+                    "last": start + 1000 >= len(data),
+                }  # fmt: skip
+                self.frame(SCREEN, part, id_, 1)
         self.pump()
         return None
 

@@ -286,6 +286,53 @@ def test_busy_offers_to_watch_or_to_take_over(desk: Desk) -> None:
     assert bytes(desk.shell().received) == b"mine\r"
 
 
+def test_a_reload_draws_the_screen_that_is_sent(desk: Desk) -> None:
+    page = desk.open_terminal()
+    wait_for_state(page, "connected")
+    size = page.evaluate("[trunkline.terminal.cols, trunkline.terminal.rows]")
+    # Focus reports, which a terminal begins to send at once, are not for the moment of drawing.
+    drawn = b"history\r\n" * 300 + b"\x1b[31mdrawn \x1b[?1004h\x1b[?2004h" + b"\x1b[m" * 500
+    desk.server.screen = (drawn, 70, 20)
+    before = len(desk.shell().received)
+    page.reload()
+    wait_for_text(page, "drawn")
+    wait_for_state(page, "connected")
+    assert desk.server.attaches[-1]["replay"] == "screen"
+    assert "stand-in" not in page.evaluate("trunkline.text()"), "nothing was replayed"
+    wait_until(page, lambda: [*desk.shell().size] == size)
+    assert page.evaluate("[trunkline.terminal.cols, trunkline.terminal.rows]") == size
+    assert page.evaluate("trunkline.terminal.modes.bracketedPasteMode")
+    page.keyboard.type("live\n")
+    wait_for_text(page, "live: not found")
+    assert bytes(desk.shell().received[before:]) == b"live\r"
+
+
+def test_a_viewer_sees_it_in_the_size_of_who_has_control(desk: Desk) -> None:
+    page = desk.open_terminal()
+    desk.server.refusal = "busy"
+    desk.server.screen = (b"\x1b[40;1Hlast row\x1b[1;150H!", 150, 40)
+    page.reload()
+    page.get_by_role("button", name="Watch").click()
+    wait_for_state(page, "watching")
+    wait_for_text(page, "last row")
+    wait_until(page, "trunkline.terminal.cols === 150 && trunkline.terminal.rows === 40")
+    wait_until(page, "trunkline.terminal.options.fontSize < 14")
+    wait_until(
+        page,
+        "(() => { const screen = document.querySelector('.xterm-screen').getBoundingClientRect();"
+        " return screen.bottom <= innerHeight && screen.right <= innerWidth; })()",
+    )
+    page.set_viewport_size({"width": 700, "height": 500})
+    wait_until(page, "trunkline.terminal.options.fontSize < 10")
+    assert page.evaluate("trunkline.terminal.cols") == 150
+    page.set_viewport_size({"width": 1000, "height": 640})
+    desk.server.screen = None
+    page.get_by_role("button", name="Take over").click()
+    wait_for_state(page, "connected")
+    wait_until(page, "trunkline.terminal.options.fontSize === 14 && trunkline.terminal.cols < 150")
+    wait_until(page, lambda: desk.shell().size[0] < 150)
+
+
 def test_taken_over_offers_to_take_back(desk: Desk) -> None:
     page = desk.open_terminal()
     wait_for_state(page, "connected")

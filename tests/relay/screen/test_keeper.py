@@ -218,10 +218,10 @@ async def test_a_screen_that_takes_too_much_has_no_snapshot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(keeper, "PATIENCE", 60.0)
-    world = World(capacity=4 * 1024 * 1024, size=TerminalSize(500, 200))
+    world = World(capacity=4 * 1024 * 1024, size=TerminalSize(500, 130))
     world.write(
         b"".join(
-            b"\x1b[38;2;%d;%d;%dmx" % (n % 256, n // 7 % 256, n // 3 % 256) for n in range(90_000)
+            b"\x1b[38;2;%d;%d;%dmx" % (n % 256, n // 7 % 256, n // 3 % 256) for n in range(70_000)
         )
     )
     assert await world.keeper.snapshot() is None

@@ -40,7 +40,7 @@ def test_sizes_are_bounded() -> None:
         (b"\x1b[?1049h\x1b[?1h\x1b[?1049l\x1b[?1l", b""),
         (b"\x1b[?1000;1006h\x1b[?25l", b"\x1b[?1000h\x1b[?1006h\x1b[?25l"),
         (b"\x1b[?1002h\x1b[?1003h", b"\x1b[?1003h"),
-        (b"\x1b[?2004h\x1bc", b""),
+        (b"\x1b[?2004h\x1bc\x1b[!p\x1b[?3;4l", b""),  # what `reset` writes
         (b"\x1b[?2004h\x1b[?1006h\x1b[!p", b"\x1b[?1006h"),
         (b"\x1b[?31337h", b""),
     ],
@@ -64,7 +64,9 @@ def test_it_sets_what_the_terminal_would_have(seed: int) -> None:
         for letter in b"hl"
     ]
     output = b"".join(
-        chance.choice((*sequences, b"\x1b=", b"\x1b>", b"text\r\n", b"\x1b[1;2H", b"\x1b[!p"))
+        chance.choice(
+            (*sequences, b"\x1b[?1h\x1b=", b"\x1b[?1l\x1b>", b"text\r\n", b"\x1b[1;2H", b"\x1b[!p")
+        )
         for _ in range(40)
     )
     terminal, seeded = Terminal(A), Terminal(A)

@@ -25,12 +25,12 @@ class Recorder(Handler):
         if character not in "\x18\x7f":
             self.found.append(f"control {character!r}")
 
-    def csi(self, prefix: str, parameters: str, intermediates: str, final: str) -> None:
-        self.found.append(f"csi {prefix}{parameters}{intermediates}{final}")
+    def csi(self, sequence: str) -> None:
+        self.found.append(f"csi {sequence}")
 
-    def escape(self, intermediates: str, final: str) -> None:
-        if (intermediates, final) != ("", "\\"):  # the end of a string
-            self.found.append(f"escape {intermediates}{final}")
+    def escape(self, sequence: str) -> None:
+        if sequence != "\\":  # the end of a string
+            self.found.append(f"escape {sequence}")
 
     def osc(self, body: str) -> None:
         self.found.append(f"osc {body}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import pytest
 
@@ -105,16 +106,6 @@ def test_history_and_what_it_is_bounded_by() -> None:
     assert rows_of(terminal)[0] == "line 2997"
 
 
-def test_a_packed_history_is_the_same() -> None:
-    terminal = shown(
-        "\x1b[31mrot\x1b[m 日本 e\u0301\r\n\x1b[44m\x1b[2K0123456789abc\r\n".encode() * 10
-    )
-    before = [(line.cells, line.attributes, line.wrapped) for line in terminal.main.history_lines()]
-    terminal.main.pack_history(lambda: None)
-    after = [(line.cells, line.attributes, line.wrapped) for line in terminal.main.history_lines()]
-    assert after == before
-
-
 def test_attributes_and_links() -> None:
     terminal = shown(b"\x1b[1;38;5;200mA\x1b]8;id=1;https://x.org/\x07B\x1b[0mC\x1b]8;;\x07D")
     assert terminal.page.lines[0].attributes[:4] == [
@@ -191,7 +182,8 @@ def test_there_and_back() -> None:
     ("size", "takes"),
     [
         (TerminalSize(80, 24), True),
-        (TerminalSize(MAX_COLUMNS, MAX_ROWS), True),
+        (TerminalSize(MAX_COLUMNS, 100), True),
+        (TerminalSize(MAX_COLUMNS, MAX_ROWS), False),
         (TerminalSize(1, 24), False),
         (TerminalSize(MAX_COLUMNS + 1, 24), False),
         (TerminalSize(65535, 65535), False),
@@ -221,3 +213,26 @@ def test_no_sequence_costs_much(output: bytes) -> None:
     terminal.feed(output * 3)
     assert time.process_time() - began < 2.0  # some milliseconds; endless if counts were believed
     assert all(len(cell) <= 16 for line in terminal.page.lines for cell in line.cells)
+
+
+@pytest.mark.parametrize(
+    ("output", "most"),
+    [
+        (b"a line of ordinary text with words in it\r\n" * 3000, 1024 * 1024),
+        (b"".join(b"\x1b[38;2;%d;%d;%dmx" % (n % 256, n // 7 % 256, n // 3) for n in range(768))
+         * 250, 8 * 1024 * 1024),
+        ("e\u0301\u0302\u0303".encode() * 150_000, 8 * 1024 * 1024),
+    ],
+)  # fmt: skip
+def test_memory(output: bytes, most: int) -> None:
+    """What docs/topics/memory.md says."""
+    tracemalloc.start()
+    try:
+        terminal = Terminal(TerminalSize(120, 40))
+        for start in range(0, len(output), 65536):
+            terminal.feed(output[start : start + 65536])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(terminal.main.history) == 1000
+    assert peak < most
