@@ -172,6 +172,12 @@ _TRANSLATIONS: dict[type[Exception], Callable[[Any], ApiError]] = {
         headers={"Retry-After": "5"},
     ),
     errors.SessionNotFound: lambda error: problems.session_not_found(error.session_id),
+    errors.NotRunning: lambda error: ApiError(
+        problems.SESSION_NOT_RUNNING,
+        f"The session is {error.state}: only one that runs can be paused, only a paused one"
+        " can be resumed.",
+    ),
+    errors.CannotPause: lambda error: ApiError(problems.NOT_SUPPORTED, sentence(error.reason)),
     errors.NotOwner: lambda _: ApiError(
         problems.NOT_OWNER,
         "Only its owner may use this session. GET /v1/sessions lists yours.",

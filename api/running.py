@@ -37,6 +37,11 @@ async def running_session(session_id: str) -> SessionRecord:
 
 def not_running(state: str) -> ApiError:
     """Make the answer to a request that needs a running session."""
+    if state == State.PAUSED:
+        return ApiError(
+            SESSION_NOT_RUNNING,
+            "The session is paused: POST /v1/sessions/{id}/resume lets it go on.",
+        )
     return ApiError(
         SESSION_NOT_RUNNING,
         f"The session is {state}: only a running one can be attached to."

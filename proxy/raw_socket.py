@@ -8,12 +8,17 @@ Theory of operation
 -------------------
 
 The connection is made before the WebSocket is accepted, so that "connection refused" is an HTTP
-answer.  Then one task goes each way.
+answer.  Then the bytes go one of two ways, which differ in speed only:
+
+* **directly**: where the WebSocket is on a plain socket and the sandbox can give one to the port, the
+  relay's reactor joins the two (`relay.reactor`); this task sleeps until they part.
+* **over a trunk** (TLS, or a sandbox that has no sockets to give): as a trunk/1 client of the agent, in
+  the same process, with one task for each direction.
 
 Back-pressure has no words here, only not reading and not writing.  A client that does not read holds
-up the task that sends, hence the attachment, the stream and at last who writes to the port; the task
-that receives goes on meanwhile, so pings are seen (their pongs go out when the client reads again).
-A port that does not read holds up the task that receives, once the buffers of the stream (a little over
+up what comes from the port, hence who writes to the port; what it sends goes on meanwhile, so pings are
+seen (their pongs go out when the client reads again).  A port that does not read holds up what the
+client sends, once the buffers in between (directly 256 KiB and the kernel's; over a trunk a little over
 1 MiB) are full: what the client sends after that, pings included, waits in the network.
 
 A WebSocket cannot say that one direction has ended.  So the end of the port's output closes it (1000),
@@ -34,15 +39,17 @@ import structlog
 import trio
 
 from proxy.admission import Admission, Rejected, choose_subprotocol, reject
+from proxy.direct import join_directly
 from proxy.upgrade import DataPlane, WebSocketRequest
 from relay.attachment_stream import AttachmentStream
 from relay.client import Trunk
 from relay.client_attachment import AttachOptions, ClientAttachment
-from relay.endpoint import Kind, SocketTarget
+from relay.endpoint import Kind, SocketTarget, StartError
 from relay.errors import AttachmentClosed, AttachRefused
 from relay.grant import Grant
 from relay.protocol.messages import Start
 from relay.protocol.reasons import CloseReason, Refusal
+from relay.reactor import Reactor
 from relay.websocket import CloseCode, Text, WebSocket
 from relay.websocket.carrier import CLOSE_CODES
 from runtimes.base import SessionHost, UnknownSession
@@ -73,10 +80,17 @@ logger = structlog.get_logger(__name__)
 class SocketRoutes:
     """See `proxy.upgrade.Routes`."""
 
-    def __init__(self, admission: Admission, manager: Manager, host: SessionHost) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        manager: Manager,
+        host: SessionHost,
+        reactor: Reactor | None = None,
+    ) -> None:
         self._admission = admission
         self._manager = manager
         self._host = host
+        self._reactor = reactor
 
     def match(self, path: str) -> DataPlane | None:
         """Return what serves upgrade requests to `path`."""
@@ -115,15 +129,44 @@ class SocketRoutes:
         target: SocketTarget,
     ) -> None:
         log = logger.bind(session=grant.session_id, subject=grant.subject, client=request.client)
+        log = log.bind(kind=kind, target=str(target))
+        tag = grant.tag or f"{kind}-{secrets.token_hex(4)}"
         try:
-            async with self._host.open_trunk(grant) as trunk:
-                attachment = await _attach(trunk, grant, kind, target)
-                log.info("connected", kind=kind, target=str(target))
-                websocket = await request.accept(subprotocol)
-                await _join(websocket, AttachmentStream(attachment, trunk.detach), request.draining)
+            if not await self._serve_directly(request, subprotocol, grant, kind, tag, target, log):
+                async with self._host.open_trunk(grant) as trunk:
+                    attachment = await _attach(trunk, kind, tag, target)
+                    log.info("connected")
+                    websocket = await request.accept(subprotocol)
+                    stream = AttachmentStream(attachment, trunk.detach)
+                    await _join(websocket, stream, request.draining)
         except UnknownSession:
             raise Rejected(409, "the session is ending") from None
-        log.info("disconnected", kind=kind, target=str(target))
+        except AttachRefused as refusal:
+            raise Rejected(REFUSALS.get(refusal.code, 409), str(refusal)) from None
+        except StartError as error:
+            raise Rejected(REFUSALS[Refusal.START_FAILED], str(error)) from None
+        log.info("disconnected")
+
+    async def _serve_directly(
+        self,
+        request: WebSocketRequest,
+        subprotocol: str | None,
+        grant: Grant,
+        kind: Kind,
+        tag: str,
+        target: SocketTarget,
+        log: structlog.stdlib.BoundLogger,
+    ) -> bool:
+        """Join client and port directly if that can be done; else return False."""
+        if self._reactor is None or not request.is_plain:
+            return False
+        async with self._host.open_passage(grant, kind, tag, target) as opened:
+            if opened is None:
+                return False
+            log.info("connected", directly=True)
+            websocket = await request.accept(subprotocol)
+            await join_directly(self._reactor, websocket, opened)
+        return True
 
 
 def _port(text: str) -> SocketTarget:
@@ -142,23 +185,21 @@ def _desktop(request: WebSocketRequest) -> SocketTarget | None:
     return _port(ports[0]) if ports else None
 
 
-async def _attach(trunk: Trunk, grant: Grant, kind: Kind, target: SocketTarget) -> ClientAttachment:
+async def _attach(trunk: Trunk, kind: Kind, tag: str, target: SocketTarget) -> ClientAttachment:
     """Connect to `target`.
 
     Raises:
-      Rejected: it cannot be done, and why.
+      AttachRefused, Rejected: it cannot be done, and why.
     """
     try:
         return await trunk.attach(
             AttachOptions(
                 attachment=secrets.token_urlsafe(18),
                 kind=kind,
-                tag=grant.tag or f"{kind}-{secrets.token_hex(4)}",
+                tag=tag,
                 start=Start(port=target.port, path=target.path, restart=True),
             )
         )
-    except AttachRefused as refusal:
-        raise Rejected(REFUSALS.get(refusal.code, 409), str(refusal)) from None
     except AttachmentClosed as error:
         raise Rejected(409, str(error)) from None
     except ValueError as error:

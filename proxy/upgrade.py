@@ -60,6 +60,11 @@ class WebSocketRequest:
         self._websocket: WebSocket | None = None
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the connection is a socket, with nothing (TLS) in between."""
+        return isinstance(self._stream, trio.SocketStream)
+
+    @property
     def answered(self) -> bool:
         """Whether the request was accepted or rejected."""
         return self._wire is None

@@ -150,6 +150,9 @@ class Attachment:
         """Input taken (`received`) and passed on to the process (`consumed`)."""
         self.gate: int | None = None
         """Output offset that must be acknowledged before input is let in (§ 5, Replay)."""
+        self.waits_for_others = False
+        """Whether input of those who had control before still waits for the process: until it has
+        been taken, no more is let in, so that a stream holds one window of input and not many."""
         self.acked: dict[Channel, int] = {}
         self.signals = 0
         self.generation = 0
@@ -164,13 +167,14 @@ class Attachment:
     def next_input_window(self, gate: int | None) -> ReceiveWindow:
         """Return the window for a new binding; everything granted on an old one is void.
 
-        With a `gate`, nothing is granted until it has been acknowledged.
+        With a `gate`, nothing is granted until it has been acknowledged; nor while this one
+        `waits_for_others`.
         """
         self.gate = gate
         window = self.input
         window.granted = (
             window.received
-            if gate is not None
+            if gate is not None or self.waits_for_others
             else max(window.received, window.consumed + window.window)
         )
         return window
@@ -182,7 +186,7 @@ class Attachment:
 
     def renew_input(self, now: float) -> None:
         """Grant more input when it is time."""
-        if self.gate is None and self.binding is not None:
+        if self.gate is None and not self.waits_for_others and self.binding is not None:
             up_to = self.input.renewal(now, self.binding.link.connection.round_trip)
             if up_to is not None:
                 self.binding.credit(self.input.received, up_to)

@@ -20,10 +20,12 @@ from relay.carrier import Carrier
 from relay.client_attachment import AttachOptions, ClientAttachment
 from relay.errors import AttachmentClosed, AttachRefused, DialFailed
 from relay.link import Link, LinkEnd
+from relay.protocol.budget import Budget, BudgetStatistics
 from relay.protocol.connection import MAX_STREAMS, BytesReceived, Connection, Event
 from relay.protocol.errors import LocalProtocolError
 from relay.protocol.messages import Attach, Refused
 from relay.protocol.reasons import CloseReason, Refusal
+from relay.protocol.windows import MAX_GROWTH
 from relay.service_nursery import open_service_nursery
 from relay.wakeup import Wakeup
 
@@ -75,12 +77,13 @@ class TrunkStatus:
 
 @dataclass(frozen=True, slots=True)
 class TrunkStatistics:
-    """Counters of a trunk; `round_trip` in seconds."""
+    """Counters of a trunk; `round_trip` in seconds.  `growth`: what its windows have grown by."""
 
     state: TrunkState
     links: int
     attachments: int
     round_trip: float | None
+    growth: BudgetStatistics
 
 
 class Trunk:
@@ -100,6 +103,7 @@ class Trunk:
         self._give_up_after = give_up_after
         self._observe = observe
         self._chance = chance
+        self._growth = Budget(MAX_GROWTH)
         self._attachments: dict[str, ClientAttachment] = {}
         self._by_stream: dict[int, ClientAttachment] = {}
         self._link: Link | None = None
@@ -127,7 +131,7 @@ class Trunk:
             raise ValueError(f"the attachment id {options.attachment!r} is in use")
         if len(self._attachments) >= MAX_STREAMS:
             raise AttachRefused(Refusal.LIMIT, f"at most {MAX_STREAMS} attachments to a trunk")
-        attachment = ClientAttachment(options)
+        attachment = ClientAttachment(options, self._growth)
         self._attachments[options.attachment] = attachment
         if self._link is not None:
             self._bind(attachment, self._link)
@@ -184,6 +188,7 @@ class Trunk:
             links=self._links,
             attachments=len(self._attachments),
             round_trip=link.connection.round_trip if link else None,
+            growth=self._growth.statistics(),
         )
 
     # ---------------------------------------------------------------- running

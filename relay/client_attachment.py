@@ -26,6 +26,7 @@ from relay.errors import AttachmentClosed, AttachRefused, InputUncertain
 from relay.grant import Mode
 from relay.inbox import Inbox, Missed, Output
 from relay.link import Link
+from relay.protocol.budget import Budget
 from relay.protocol.connection import BytesReceived, MessageReceived
 from relay.protocol.errors import RemoteProtocolError
 from relay.protocol.messages import (
@@ -114,18 +115,22 @@ class AttachOptions:
 
 @dataclass(frozen=True, slots=True)
 class ClientAttachmentStatistics:
-    """Counters of one attachment; sizes in bytes."""
+    """Counters of one attachment; sizes in bytes.  `waiting` is what `receive` could return."""
 
     bound: bool
     resumes: int
     input_unacknowledged: int
+    waiting: dict[Channel, int]
     windows: dict[Channel, WindowStatistics]
 
 
 class ClientAttachment:
-    """A resumable attachment.  Made by `relay.client.Trunk.attach`."""
+    """A resumable attachment.  Made by `relay.client.Trunk.attach`.
 
-    def __init__(self, options: AttachOptions) -> None:
+    `growth` is what all windows of the trunk may grow by.
+    """
+
+    def __init__(self, options: AttachOptions, growth: Budget | None = None) -> None:
         self.options = options
         self.answer: Attached | None = None
         """What the owner answered on the latest link; None before the first answer."""
@@ -133,7 +138,8 @@ class ClientAttachment:
         """How often the attachment went on over another link."""
         self._size = options.size
         self._inboxes = {
-            channel: Inbox(channel, options.window) for channel in OUTPUT_CHANNELS[options.kind]
+            channel: Inbox(channel, options.window, growth)
+            for channel in OUTPUT_CHANNELS[options.kind]
         }
         self._input = ReplayRing(INPUT_BUFFER)
         self._input_stopped = False
@@ -308,6 +314,7 @@ class ClientAttachment:
             bound=self._is_bound,
             resumes=self.resumes,
             input_unacknowledged=self._input.end - self._input.start,
+            waiting={channel: box.waiting for channel, box in self._inboxes.items()},
             windows={channel: box.window.statistics() for channel, box in self._inboxes.items()},
         )
 
@@ -382,7 +389,7 @@ class ClientAttachment:
             self._error = error
         self.unbind()
         for inbox in self._inboxes.values():
-            inbox.arrived.unpark_all()
+            inbox.give_up()
         self._room.unpark_all()
         self._changed.unpark_all()
 
@@ -411,6 +418,13 @@ class ClientAttachment:
         if link is None:
             return
         connection = link.connection
+        options = self.options
+        asked = (options.kind, options.tag, options.mode)
+        if (answer.kind, answer.tag, answer.mode) != asked:
+            raise RemoteProtocolError(
+                f"asked for {options.mode} of {options.kind} {options.tag!r},"
+                f" attached for {answer.mode} of {answer.kind} {answer.tag!r}"
+            )
         first = self.answer is None
         if not first:
             self.resumes += 1
@@ -470,6 +484,9 @@ class ClientAttachment:
         return True
 
     def _exited(self, message: Exit) -> None:
+        unfinished = [channel.name for channel, box in self._inboxes.items() if not box.ended]
+        if unfinished:
+            raise RemoteProtocolError(f"EXIT before the FIN of {', '.join(unfinished)}")
         try:
             self._exit = ExitStatus(message.code, message.signal)
         except ValueError as error:

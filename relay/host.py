@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
-import msgspec
 import structlog
 import trio
 
@@ -16,23 +15,23 @@ from relay.endpoint import (
     OUTPUT_CHANNELS,
     Channel,
     Endpoint,
-    FileRequest,
     Kind,
     SocketTarget,
     StartError,
     StartRequest,
-    TerminalSize,
     UnsupportedKindError,
 )
 from relay.errors import AttachRefused
-from relay.grant import Mode
+from relay.grant import Grant, Mode
 from relay.limits import StreamLimits
+from relay.passage import Passage, Passages
 from relay.protocol.budget import Budget
 from relay.protocol.messages import Attach, Attached, Start
 from relay.protocol.policies import Policy
 from relay.protocol.reasons import CloseReason, Refusal
 from relay.protocol.ring import ReplayRing
 from relay.protocol.windows import RENEW_BYTES
+from relay.requests import resize_to, restarts, socket_target, start_request, wants_screen
 from relay.screen import Snapshot
 from relay.stream import UNATTENDED_ENDS, Stream, StreamStatistics, exit_message
 
@@ -64,6 +63,7 @@ class StreamHost:
         self._budget = budget
         self._streams: dict[str, Stream] = {}
         self._starting: dict[str, _Starting] = {}
+        self._passages = Passages()
         self._ending: CloseReason | None = None
         self._min_epoch = 0
 
@@ -83,10 +83,10 @@ class StreamHost:
         self._check(request, binding)  # things may have changed meanwhile
         self._check_target(stream.target, request, binding)
         screen = None
-        if _wants_screen(stream, request):
+        if wants_screen(stream, request):
             self._check_admissible(stream, request, binding)
             if request.mode is Mode.CONTROL:
-                _resize(stream, request)  # so that the screen fits
+                resize_to(stream, request)  # so that the screen fits
             screen = await stream.take_screen()
             self._check(request, binding)
             if self._streams.get(request.tag) is not stream:
@@ -117,7 +117,7 @@ class StreamHost:
             )
 
         if request.start is not None:
-            self._check_target(_socket_target(request, request.start), request, binding)
+            self._check_target(socket_target(request, request.start), request, binding)
 
     @staticmethod
     def _check_target(target: SocketTarget | None, request: Attach, binding: Binding) -> None:
@@ -134,14 +134,18 @@ class StreamHost:
         while (starting := self._starting.get(tag)) is not None:
             await starting.done.wait()
         self._forget_expired()
+        if tag in self._passages:
+            raise AttachRefused(
+                Refusal.BUSY, f"{tag!r} is a plain connection, which belongs to its client alone"
+            )
         stream = self._streams.get(tag)
         start = request.start
-        if stream is not None and not _restarts(stream, request):
+        if stream is not None and not restarts(stream, request):
             if stream.kind is not request.kind:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} is of kind {stream.kind}")
             if start is not None and start.command and tuple(start.command) != stream.command:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} runs another command")
-            if start is not None and _socket_target(request, start) != stream.target:
+            if start is not None and socket_target(request, start) != stream.target:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} leads to {stream.target}")
             return stream, False
         if request.resume is not None:
@@ -274,6 +278,7 @@ class StreamHost:
             gate = live if control and start[Channel.OUTPUT] < live else None
         elif gate is not None and start[Channel.OUTPUT] >= gate:
             gate = None
+        attachment.waits_for_others = stream.holds_input_of_others(attachment)
         window = attachment.next_input_window(gate) if control else None
         answer = Attached(
             stream=stream.name,
@@ -302,7 +307,7 @@ class StreamHost:
         for channel in filter(attachment.ignores, stream.rings):
             binding.stop_output(channel)
         if control:
-            _resize(stream, request)
+            resize_to(stream, request)
             if screen is not None and screen.is_patchy:
                 stream.ask_to_redraw()
         if stream.exit is not None:
@@ -316,7 +321,7 @@ class StreamHost:
     async def _run_stream(self, request: Attach, start: Start, starting: _Starting) -> None:
         """Start a stream, run it until it ends and keep it a while; its failure ends nothing else."""
         try:
-            wanted = _start_request(request, start)
+            wanted = start_request(request, start)
             endpoint = await self._start(wanted)
             stream = Stream(
                 str(uuid4()), request.tag, wanted, endpoint, self._limits, starting.rings
@@ -367,6 +372,10 @@ class StreamHost:
             if now >= (stream.ended_at or 0.0) + self._limits.retention:
                 self._forget(stream)
 
+    @property
+    def _count(self) -> int:
+        return len(self._streams) + len(self._starting) + len(self._passages)
+
     def _make_place_for_stream(self) -> None:
         """Forget the stream that ended first when there are too many.
 
@@ -375,7 +384,7 @@ class StreamHost:
         Raises:
           AttachRefused: there is none of these.
         """
-        if len(self._streams) + len(self._starting) < self._limits.max_streams:
+        if self._count < self._limits.max_streams:
             return
         ended = self._ended_and_unread()
         if not ended:
@@ -428,6 +437,35 @@ class StreamHost:
             for channel in channels
         }
 
+    # ---------------------------------------------------------------- passages
+
+    def open_passage(
+        self, grant: Grant, kind: Kind, tag: str, target: SocketTarget
+    ) -> Passage | None:
+        """Give a plain connection its place among the streams; None if its tag is a stream's.
+
+        Raises:
+          AttachRefused: no, and why.
+        """
+        if self._ending is not None:
+            raise AttachRefused(Refusal.ENDING, "the session is ending")
+        if grant.epoch < self._min_epoch:
+            raise AttachRefused(Refusal.FORBIDDEN, "this ticket was revoked; ask for a new one")
+        if tag in self._passages:
+            raise AttachRefused(Refusal.BUSY, f"{tag!r} is connected already")
+        if tag in self._streams or tag in self._starting:
+            return None
+        self._make_place_for_stream()
+        return self._passages.open(grant, kind, tag, target)
+
+    def close_passage(self, passage: Passage) -> None:
+        """Forget a passage that has ended.  Idempotent."""
+        self._passages.forget(passage)
+
+    def drain(self) -> None:
+        """Close what cannot be told with GOAWAY that the server is going away."""
+        self._passages.close(CloseReason.DRAINING)
+
     # ---------------------------------------------------------------- the end
 
     def end(self, reason: CloseReason) -> None:
@@ -435,10 +473,12 @@ class StreamHost:
         self._ending = reason
         for stream in self._streams.values():
             stream.close(reason)
+        self._passages.close(reason)
 
     def revoke(self, epoch: int) -> None:
         """Close the attachments whose grant is older than `epoch`."""
         self._min_epoch = max(self._min_epoch, epoch)
+        self._passages.revoke(epoch)
         for stream in self._streams.values():
             for attachment in list(stream.attachments.values()):
                 if attachment.grant.epoch < epoch:
@@ -451,81 +491,20 @@ class StreamHost:
           KeyError: there is no such stream.
           ValueError: there is no such signal.
         """
-        self._streams[tag].endpoint.send_signal(name)
+        if tag in self._passages:
+            self._passages[tag].send_signal(name)
+        else:
+            self._streams[tag].endpoint.send_signal(name)
 
     def statistics(self) -> tuple[StreamStatistics, ...]:
         """Return a snapshot of every stream."""
-        return tuple(stream.statistics() for stream in self._streams.values())
-
-
-def _restarts(stream: Stream, request: Attach) -> bool:
-    """Tell whether `request` starts anew what has ended; not if it is what started it, repeated."""
-    known = stream.attachments.get(request.attachment)
-    is_late = known is not None and request.generation < known.generation
-    return (
-        request.start is not None
-        and request.start.restart
-        and request.resume is None
-        and stream.exit is not None
-        and stream.starter != request.attachment
-        and not is_late
-    )
+        streams = tuple(stream.statistics() for stream in self._streams.values())
+        return streams + self._passages.statistics()
 
 
 def _release(rings: Mapping[Channel, ReplayRing]) -> None:
     for ring in rings.values():
         ring.release()
-
-
-def _wants_screen(stream: Stream, request: Attach) -> bool:
-    """Tell whether a screen has to be made for `request`, now that its stream is there."""
-    if request.replay != "screen" or stream.kind is not Kind.PTY:
-        return False
-    if request.resume is None:
-        # Who had it started sees everything from the first byte on, and answers its questions.
-        return stream.starter != request.attachment
-    have = request.resume.have.get(Channel.OUTPUT, 0)
-    return request.resume.screen or have < stream.rings[Channel.OUTPUT].start
-
-
-def _resize(stream: Stream, request: Attach) -> None:
-    if request.columns is not None and request.rows is not None:
-        stream.resize(TerminalSize(request.columns, request.rows))
-
-
-def _start_request(request: Attach, start: Start) -> StartRequest:
-    size = TerminalSize()
-    if request.columns is not None and request.rows is not None:
-        size = TerminalSize(request.columns, request.rows)
-    return StartRequest(
-        kind=request.kind,
-        command=tuple(start.command),
-        environment=start.environment,
-        directory=start.directory,
-        user=start.user,
-        timeout=start.timeout,
-        size=size,
-        overflow=start.overflow,
-        socket=_socket_target(request, start),
-        file=_file_request(request, start),
-    )
-
-
-def _socket_target(request: Attach, start: Start) -> SocketTarget | None:
-    if request.kind not in {Kind.TCP, Kind.VNC}:
-        return None
-    try:
-        return SocketTarget(start.port, start.path)
-    except ValueError as error:
-        raise AttachRefused(Refusal.BAD_REQUEST, str(error)) from error
-
-
-def _file_request(request: Attach, start: Start) -> FileRequest | None:
-    if request.kind is not Kind.FILE:
-        return None
-    if start.file is None:
-        raise StartError("a file stream needs to be told what to do")
-    return FileRequest(**msgspec.structs.asdict(start.file))
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """What came on one output channel and waits for the caller of `receive`.
 
-Small pieces are joined: the window bounds the bytes, and joining bounds the objects.
+Small pieces are joined: the window bounds the bytes, and joining bounds the objects.  Screens are not
+counted by windows; so of several that wait only the last is kept.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 import trio
 
 from relay.endpoint import Channel, TerminalSize
+from relay.protocol.budget import Budget
 from relay.protocol.errors import RemoteProtocolError
 from relay.protocol.messages import MAX_SCREEN, Screen
 from relay.protocol.windows import MAX_WINDOW, ReceiveWindow
@@ -41,7 +43,10 @@ class ScreenOutput(Output):
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """Bytes `start` .. `to` of a channel no longer exist; `screen`: a `ScreenOutput` follows."""
+    """Bytes `start` .. `to` of a channel no longer exist; `screen`: a `ScreenOutput` follows.
+
+    Some of them may have come, if one screen waited to be taken when the next one came.
+    """
 
     channel: Channel
     start: int
@@ -59,11 +64,15 @@ class _Piece:
 
 
 class Inbox:
-    """The output of one channel between the link and the caller."""
+    """The output of one channel between the link and the caller.
 
-    def __init__(self, channel: Channel, window: int) -> None:
+    `window` is its first size in bytes; what it grows by comes from `growth`, as for `ReceiveWindow`.
+    """
+
+    def __init__(self, channel: Channel, window: int, growth: Budget | None = None) -> None:
         self.channel = channel
-        self.window = ReceiveWindow(0, window, max(window, MAX_WINDOW))
+        self.window = ReceiveWindow(0, window, max(window, MAX_WINDOW), growth=growth)
+        self._growth = growth
         self.ended = False
         self.live = 0
         """Offset below which bytes are replay."""
@@ -77,7 +86,7 @@ class Inbox:
     def begin(self, offset: int, live: int) -> None:
         """Set where the channel begins; before anything came."""
         size = self.window.window
-        self.window = ReceiveWindow(offset, size, max(size, MAX_WINDOW))
+        self.window = ReceiveWindow(offset, size, max(size, MAX_WINDOW), growth=self._growth)
         self._taken = offset
         self.live = live
 
@@ -125,9 +134,23 @@ class Inbox:
         if part.last:
             size = TerminalSize(part.columns, part.rows)
             data = bytes(self._screen)
+            self._drop_what_is_overtaken(part.at)
             self._items.append(ScreenOutput(self.channel, part.at, data, replay=True, size=size))
             self.expect_screen(announced=False)
             self.arrived.unpark_all()
+
+    def _drop_what_is_overtaken(self, at: int) -> None:
+        """If a screen waits, drop it and what follows it: a later one has come, for offset `at`."""
+        if not any(isinstance(item, ScreenOutput) for item in self._items):
+            return
+        while not isinstance(item := self._items.pop(), ScreenOutput):
+            pass
+        start = item.offset
+        if self._items and isinstance(last := self._items[-1], Missed):
+            self._items.pop()
+            start = last.start
+        if start < at:
+            self._items.append(Missed(self.channel, start, at, screen=True))
 
     def put_gap(self, start: int, to: int, *, screen: bool = False) -> None:
         """Add a gap; one that goes on where the last item, a gap too, ends is joined to it."""
@@ -142,7 +165,23 @@ class Inbox:
     def end(self) -> None:
         """Nothing more will come."""
         self.ended = True
+        self._shrink_when_done()
         self.arrived.unpark_all()
+
+    def give_up(self) -> None:
+        """The attachment is over: what came can still be taken, but is its caller's from now on."""
+        self.window.shrink()
+        self.arrived.unpark_all()
+
+    def _shrink_when_done(self) -> None:
+        if self.ended and not self._items:
+            self.window.shrink()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that came and were not taken, of screens too."""
+        items = (item for item in self._items if not isinstance(item, Missed))
+        return len(self._screen) + sum(len(item.data) for item in items)
 
     @property
     def is_empty(self) -> bool:
@@ -152,6 +191,7 @@ class Inbox:
     def take(self) -> Output | Missed:
         """Return the oldest item."""
         item = self._items.popleft()
+        self._shrink_when_done()
         if isinstance(item, Missed):
             self._taken = item.to
             return item

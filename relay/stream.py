@@ -388,6 +388,8 @@ class Stream:
             if whose is attachment and last is not None and len(last) + len(data) <= JOINED_BYTES:
                 last += data
                 return
+        elif self.kind is Kind.PTY or any(waiting is None for _, waiting in self._input):
+            return  # a terminal's input has no end, and any other has one only
         self._input.append((attachment, None if data is None else bytearray(data)))
         self._input_wakeup.set()
 
@@ -399,14 +401,31 @@ class Stream:
             try:
                 if data is not None:
                     await self.endpoint.send(data)
-                elif self.kind is not Kind.PTY:  # a terminal's input has no end
+                else:
                     await self.endpoint.send_eof()
                     self._stop_input()
             except trio.BrokenResourceError:
                 self._stop_input()
             if data is not None:
-                self._input_waiting -= len(data)
-                attachment.consumed_input(len(data), trio.current_time())
+                self._consumed_input(attachment, len(data))
+
+    def _consumed_input(self, attachment: Attachment, count: int) -> None:
+        self._input_waiting -= count
+        now = trio.current_time()
+        attachment.consumed_input(count, now)
+        controller = self.controller
+        if (
+            controller is not None
+            and controller.waits_for_others
+            and not self.holds_input_of_others(controller)
+        ):
+            controller.waits_for_others = False
+            controller.renew_input(now)
+
+    def holds_input_of_others(self, attachment: Attachment) -> bool:
+        """Tell whether the process has yet to take input that is not from `attachment`."""
+        own = attachment.input.received - attachment.input.consumed
+        return self._input_waiting > own
 
     def _stop_input(self) -> None:
         """Nobody reads the input any more: discard what waits, and say so."""
@@ -415,8 +434,7 @@ class Stream:
         self._input.clear()
         for attachment, data in waiting:
             if data is not None:
-                self._input_waiting -= len(data)
-                attachment.consumed_input(len(data), trio.current_time())
+                self._consumed_input(attachment, len(data))
         if self.controller is not None and self.controller.binding is not None:
             self.controller.binding.stop_input()
 

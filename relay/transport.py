@@ -104,6 +104,11 @@ class SocketTransport(Transport):
         self._sent = 0
         self._sending = False
 
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """The socket underneath."""
+        return self._socket
+
     def _descriptor(self) -> int:
         number = self._socket.fileno()
         if number < 0:

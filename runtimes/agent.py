@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import structlog
 
 from relay.carrier import Carrier
 from relay.client import Trunk, open_trunk
+from relay.endpoint import Kind, SocketTarget
 from relay.errors import DialFailed
 from relay.grant import Grant
 from relay.host import StreamHost, open_stream_host
@@ -26,7 +27,9 @@ from relay.service_nursery import open_service_nursery
 from relay.stream import StreamStatistics
 from runtimes.base import (
     HostedSession,
+    OpenPassage,
     Runtime,
+    Sandbox,
     SandboxError,
     SandboxSpec,
     SessionHost,
@@ -49,17 +52,28 @@ class AgentStatistics:
 class _Hosted(HostedSession):
     """One session on this agent."""
 
-    def __init__(self, streams: StreamHost) -> None:
+    def __init__(self, sandbox: Sandbox, streams: StreamHost) -> None:
+        self.sandbox = sandbox
         self.streams = streams
         self.links: set[ServerLink] = set()
         self.ending: CloseReason | None = None
 
     def end(self, reason: CloseReason) -> None:
         """See `HostedSession`."""
+        if self.sandbox.broken:
+            reason = CloseReason.SESSION_ENDED  # whoever ends it may not know that nothing is left
         self.ending = reason
         self.streams.end(reason)
         for server in self.links:
             server.link.close(reason)
+
+    async def pause(self) -> None:
+        """See `HostedSession`."""
+        await self.sandbox.pause()
+
+    async def resume(self) -> None:
+        """See `HostedSession`."""
+        await self.sandbox.resume()
 
     def revoke(self, epoch: int) -> None:
         """See `HostedSession`."""
@@ -91,6 +105,14 @@ class Agent(SessionHost):
         """See `SessionHost`."""
         return self._runtime.isolated
 
+    def isolates(self, runtime: str) -> bool | None:
+        """See `SessionHost`."""
+        return self._runtime.isolates(runtime)
+
+    async def end_lost(self, session_ids: Collection[str]) -> None:
+        """See `SessionHost`."""
+        await self._runtime.end_lost(session_ids)
+
     @asynccontextmanager
     async def open_session(self, spec: SandboxSpec) -> AsyncIterator[HostedSession]:
         """See `SessionHost`."""
@@ -100,7 +122,7 @@ class Agent(SessionHost):
             self._runtime.open_sandbox(spec) as sandbox,
             open_stream_host(sandbox.start, self._limits, self._budget) as streams,
         ):
-            hosted = self._sessions[spec.session_id] = _Hosted(streams)
+            hosted = self._sessions[spec.session_id] = _Hosted(sandbox, streams)
             try:
                 yield hosted
             finally:
@@ -169,6 +191,29 @@ class Agent(SessionHost):
         except UnknownSession:
             await carrier.aclose()
 
+    @asynccontextmanager
+    async def open_passage(
+        self, grant: Grant, kind: Kind, tag: str, target: SocketTarget
+    ) -> AsyncIterator[OpenPassage | None]:
+        """See `SessionHost`."""
+        hosted = self._hosted(grant.session_id)
+        passage = hosted.streams.open_passage(grant, kind, tag, target)
+        if passage is None:
+            yield None
+            return
+        try:
+            stream = await hosted.sandbox.connect(target)
+            if stream is None:
+                hosted.streams.close_passage(passage)
+                yield None
+                return
+            try:
+                yield OpenPassage(passage, stream)
+            finally:
+                stream.socket.close()
+        finally:
+            hosted.streams.close_passage(passage)
+
     def streams(self, session_id: str) -> tuple[StreamStatistics, ...]:
         """See `SessionHost`."""
         return self._hosted(session_id).streams.statistics()
@@ -186,6 +231,7 @@ class Agent(SessionHost):
     def drain(self, retry_after: float) -> None:
         """Tell every client to come back in `retry_after` seconds, here or elsewhere."""
         for hosted in self._sessions.values():
+            hosted.streams.drain()
             for server in hosted.links:
                 server.link.close(CloseReason.DRAINING, "the server is going away", retry_after)
 

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Collection, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import trio
+
 from relay.client import Trunk
-from relay.endpoint import Endpoint, StartRequest
+from relay.endpoint import Endpoint, Kind, SocketTarget, StartRequest
 from relay.grant import Grant
+from relay.passage import Passage
 from relay.protocol.reasons import CloseReason
 from relay.stream import StreamStatistics
 
@@ -101,6 +104,24 @@ class Sandbox(ABC):
     def statistics(self) -> SandboxStatistics:
         """Return a snapshot of the counters."""
 
+    async def connect(self, target: SocketTarget) -> trio.SocketStream | None:
+        """Connect to a server inside, as `start` does for kind `tcp`, but hand out the socket itself.
+
+        Returns None, with nothing done, where this runtime has no sockets to give.
+
+        Raises:
+          relay.endpoint.StartError: it cannot be reached, and why.
+
+        Cancellation: nothing is left open.
+        """
+        await trio.lowlevel.checkpoint()
+        return None
+
+    @property
+    def broken(self) -> bool:
+        """Whether the sandbox was lost, and everything in it, before anybody ended it."""
+        return False
+
     async def pause(self) -> None:
         """Stop every process where it is; idempotent.  Memory stays in use, time does not.
 
@@ -126,6 +147,27 @@ class Runtime(ABC):
     @abstractmethod
     def isolated(self) -> bool:
         """Whether a process inside is kept from harming what is outside."""
+
+    def isolates(self, name: str) -> bool | None:
+        """Tell whether the runtime `name` isolates; None where nobody knows it here (any more)."""
+        return self.isolated if name == self.name else None
+
+    async def prepare(self) -> None:
+        """See that it works here, and remove what an earlier life of this server has left.
+
+        Called once, before any sandbox is made.
+
+        Raises:
+          SandboxError: it does not work; says why, and what to do.
+        """
+        await trio.lowlevel.checkpoint()
+
+    async def end_lost(self, session_ids: Collection[str]) -> None:
+        """End what may still run of sessions that an earlier life of this server has lost.
+
+        Cancellation: safe.
+        """
+        await trio.lowlevel.checkpoint()
 
     @abstractmethod
     def open_sandbox(self, spec: SandboxSpec) -> AbstractAsyncContextManager[Sandbox]:
@@ -153,9 +195,25 @@ class HostedSession(ABC):
     def revoke(self, epoch: int) -> None:
         """Close every attachment whose grant is older than `epoch`, with reason `revoked`."""
 
+    async def pause(self) -> None:
+        """Stop every process of the session where it is.  As `Sandbox.pause`."""
+        raise SandboxError("this host cannot pause sessions")
+
+    async def resume(self) -> None:
+        """Let the processes go on.  As `Sandbox.resume`."""
+        raise SandboxError("this host cannot pause sessions")
+
 
 class UnknownSession(Exception):
     """This host has no such session (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPassage:
+    """A connection to a server in a sandbox: its place among the streams, and its socket."""
+
+    passage: Passage
+    stream: trio.SocketStream
 
 
 class SessionHost(ABC):
@@ -170,6 +228,14 @@ class SessionHost(ABC):
     @abstractmethod
     def isolated(self) -> bool:
         """Whether that runtime keeps what is inside from harming what is outside."""
+
+    def isolates(self, runtime: str) -> bool | None:
+        """Tell the same of a runtime by its name; None where nobody knows it here (any more)."""
+        return self.isolated if runtime == self.runtime_name else None
+
+    async def end_lost(self, session_ids: Collection[str]) -> None:
+        """End what may still run of sessions that an earlier life of this host has lost."""
+        await trio.lowlevel.checkpoint()
 
     @abstractmethod
     def open_session(self, spec: SandboxSpec) -> AbstractAsyncContextManager[HostedSession]:
@@ -186,6 +252,20 @@ class SessionHost(ABC):
         Raises (on entry):
           UnknownSession: the session is not here (any more).
         """
+
+    def open_passage(
+        self, grant: Grant, kind: Kind, tag: str, target: SocketTarget
+    ) -> AbstractAsyncContextManager[OpenPassage | None]:
+        """Connect to a server in a session directly; None where the way leads over a trunk.
+
+        Leaving the block closes the socket.
+
+        Raises (on entry):
+          UnknownSession: the session is not here (any more).
+          AttachRefused: no, and why.
+          relay.endpoint.StartError: the server cannot be reached, and why.
+        """
+        return nullcontext(None)
 
     @abstractmethod
     def streams(self, session_id: str) -> tuple[StreamStatistics, ...]:

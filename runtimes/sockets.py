@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from enum import Enum, auto
 
@@ -194,8 +194,17 @@ class SocketEndpoint(Endpoint):
         await trio.lowlevel.checkpoint()
 
 
-async def connect_to_port(port: int) -> trio.SocketStream:
-    """Connect to a server on this machine's loopback, IPv4 or IPv6.
+async def new_socket(family: int) -> trio.socket.SocketType:
+    """Make a socket in the server's own network."""
+    return trio.socket.socket(family, socket.SOCK_STREAM)
+
+
+async def connect_to_port(
+    port: int, make: Callable[[int], Awaitable[trio.socket.SocketType]] = new_socket
+) -> trio.SocketStream:
+    """Connect to a server on the loopback, IPv4 or IPv6; it is the one of who makes the sockets.
+
+    `make` makes one of an address family.
 
     Raises:
       OSError: it cannot be reached.
@@ -203,12 +212,12 @@ async def connect_to_port(port: int) -> trio.SocketStream:
     Cancellation: nothing is left open.
     """
     try:
-        return await _connect(socket.AF_INET, ("127.0.0.1", port))
+        return await _connect(socket.AF_INET, ("127.0.0.1", port), make)
     except OSError as error:
         if error.errno != errno.ECONNREFUSED or not socket.has_ipv6:
             raise
     try:
-        return await _connect(socket.AF_INET6, ("::1", port))
+        return await _connect(socket.AF_INET6, ("::1", port), make)
     except OSError as error:
         if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # no IPv6 here
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused") from error
@@ -223,12 +232,16 @@ async def connect_to_path(path: str) -> trio.SocketStream:
 
     Cancellation: nothing is left open.
     """
-    return await _connect(socket.AF_UNIX, path)
+    return await _connect(socket.AF_UNIX, path, new_socket)
 
 
-async def _connect(family: int, address: tuple[str, int] | str) -> trio.SocketStream:
+async def _connect(
+    family: int,
+    address: tuple[str, int] | str,
+    make: Callable[[int], Awaitable[trio.socket.SocketType]],
+) -> trio.SocketStream:
     with ExitStack() as stack:
-        connection = trio.socket.socket(family, socket.SOCK_STREAM)
+        connection = await make(family)
         stack.callback(connection.close)
         if family == socket.AF_UNIX:
             await _connect_unix(connection, address)
@@ -245,15 +258,21 @@ async def _connect_unix(connection: trio.socket.SocketType, path: tuple[str, int
     """Connect, waiting for a place in the backlog: EAGAIN does not mean "in progress" here."""
     raw = socket.socket(fileno=connection.fileno())
     try:
-        pause = _FIRST_PAUSE
-        while True:
-            await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        for pause in growing_pauses():
             try:
                 raw.connect(path)
             except BlockingIOError:
                 await trio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 return
     finally:
         raw.detach()
+
+
+def growing_pauses() -> Iterator[float]:
+    """Yield the seconds between one attempt and the next, for as long as one goes on asking."""
+    pause = _FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)

@@ -6,6 +6,8 @@ SessionError
 ├── PolicyDenied       a limit of the profile says no; `reason` is shown to the caller
 ├── SessionFailed      the sandbox could not be made; `reason` is shown to the caller
 │   └── NoCapacity     this server has no room now; trying later may help
+├── NotRunning         the session does not run, so this cannot be done with it
+├── CannotPause        the sandbox cannot be paused or resumed; `reason` is shown to the caller
 ├── ShuttingDown       the server is going away
 ├── SessionNotFound    there is no record of that session
 └── NotOwner           the session belongs to somebody else
@@ -53,6 +55,22 @@ class SessionFailed(SessionError):
 
 class NoCapacity(SessionFailed):
     """The server has no room for another session now."""
+
+
+class NotRunning(SessionError):
+    """The session is in `state`."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the session is {state}")
+        self.state = state
+
+
+class CannotPause(SessionError):
+    """The session can be neither paused nor resumed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class ShuttingDown(SessionError):

@@ -30,7 +30,8 @@ import trio
 
 from auth.clock import Clock
 from relay.protocol.reasons import CloseReason
-from runtimes.base import HostedSession, SandboxError, SandboxSpec, SessionHost
+from runtimes.base import HostedSession, SandboxError, SandboxSpec, SessionHost, UnknownSession
+from sessions.errors import CannotPause, NotRunning
 from sessions.record import SessionRecord
 from sessions.state import Event, State, next_state
 from sessions.store import RecordStore, StoreError
@@ -41,6 +42,10 @@ SAVE_SECONDS = 10.0
 """How long the writing of the last record may take, in the face of cancellation."""
 
 
+_LOOKS_AT_USE = 10
+"""How often it is looked, within the time that a session may be idle, whether it is."""
+
+
 class Cause(StrEnum):
     """Why a session is to end."""
 
@@ -48,6 +53,7 @@ class Cause(StrEnum):
     EXPIRED = "expired"
     ABANDONED = "abandoned"
     SHUTDOWN = "shutdown"
+    IDLE = "idle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,11 @@ ENDINGS: Mapping[Cause, Ending] = MappingProxyType(
         ),
         Cause.ABANDONED: Ending(
             CloseReason.SESSION_ENDED, Event.ENDED, "whoever asked for it went away meanwhile"
+        ),
+        Cause.IDLE: Ending(
+            CloseReason.SESSION_ENDED,
+            Event.ENDED,
+            "ended because nobody used it: no input and no output for as long as its profile allows",
         ),
         Cause.SHUTDOWN: Ending(
             CloseReason.DRAINING, Event.ENDED, "ended because the server was shut down"
@@ -98,6 +109,7 @@ class LiveSession:
         clock: Clock,
         timeouts: Timeouts,
         deadline: float,
+        idle_timeout: float | None = None,
     ) -> None:
         self._record = record
         self._spec = spec
@@ -106,6 +118,8 @@ class LiveSession:
         self._clock = clock
         self._timeouts = timeouts
         self._deadline = deadline
+        self._idle_timeout = idle_timeout
+        self._changing = trio.Lock()
         self._scope = trio.CancelScope()
         self._ending = trio.Event()
         self._hosted: HostedSession | None = None
@@ -145,6 +159,42 @@ class LiveSession:
             self._scope.cancel()
         self._ending.set()
 
+    async def pause(self) -> None:
+        """Stop everything in the session where it is; idempotent.
+
+        The time to live runs on; being idle does not count meanwhile.
+
+        Raises:
+          NotRunning: the session does not run.
+          CannotPause: the sandbox cannot.
+          StoreError: it took effect, but the record could not be written.
+
+        Cancellation: it has taken effect, or not.
+        """
+        await self._change(State.RUNNING, State.PAUSED, Event.PAUSE)
+
+    async def resume(self) -> None:
+        """Let everything in the session go on; idempotent.  Raises and cancellation: as `pause`."""
+        await self._change(State.PAUSED, State.RUNNING, Event.RESUME)
+
+    async def _change(self, before: State, after: State, event: Event) -> None:
+        async with self._changing:
+            if self._record.state is after:
+                return
+            if self._record.state is not before or self._hosted is None:
+                raise NotRunning(self._record.state)
+            try:
+                if event is Event.PAUSE:
+                    await self._hosted.pause()
+                else:
+                    await self._hosted.resume()
+            except SandboxError as error:
+                raise CannotPause(str(error)) from error
+            if self._record.state is not before:  # it began to end meanwhile
+                raise NotRunning(self._record.state)
+            self._advance(event)
+            await self._store.put(self._record)
+
     async def revoke(self) -> None:
         """Refuse every ticket issued until now and close what was attached with one.
 
@@ -178,6 +228,8 @@ class LiveSession:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._expire)
+                    if self._idle_timeout is not None:
+                        nursery.start_soon(self._watch_use, self._idle_timeout)
                     await self._live()
                     nursery.cancel_scope.cancel()
         except* SandboxError as group:
@@ -215,6 +267,33 @@ class LiveSession:
     async def _expire(self) -> None:
         await trio.sleep_until(self._deadline)
         self.end(Cause.EXPIRED)
+
+    async def _watch_use(self, timeout: float) -> None:
+        """End the session once nothing went in or out of an attachment for `timeout` seconds."""
+        await self.started.wait()
+        seen: object = None
+        last_use = trio.current_time()
+        while self._record.state in (State.RUNNING, State.PAUSED):
+            used = self._traffic()
+            now = trio.current_time()
+            if used != seen or self._record.state is State.PAUSED:
+                seen, last_use = used, now
+            if now - last_use >= timeout:
+                self.end(Cause.IDLE)
+                return
+            await trio.sleep(min(timeout / _LOOKS_AT_USE, last_use + timeout - now))
+
+    def _traffic(self) -> object:
+        """Return what is another thing whenever something went in or out of an attachment."""
+        try:
+            streams = self._host.streams(self._record.session_id)
+        except UnknownSession:
+            return None
+        return [
+            (stream.name, one.attachment, one.accepted, [to.sent for to in one.senders.values()])
+            for stream in streams
+            for one in stream.attachments
+        ]
 
     def _conclude(self) -> None:
         """Bring the record to its final state."""

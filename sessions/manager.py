@@ -26,6 +26,7 @@ from sessions.errors import (
     InvalidRequest,
     NoCapacity,
     NotOwner,
+    NotRunning,
     PolicyDenied,
     SessionError,
     SessionFailed,
@@ -62,7 +63,7 @@ logger = structlog.get_logger()
 
 LOST = "lost: the server restarted and this runtime keeps nothing"
 
-_RUNTIMES_WITHOUT_IMAGES = frozenset({"local", "fake"})
+_RUNTIMES_WITHOUT_IMAGES = frozenset({"bubblewrap", "local", "fake"})
 _MAX_HINT_CHARACTERS = 256
 _MAX_IMAGE_CHARACTERS = 1024
 _MAX_ID_CHARACTERS = 64
@@ -259,6 +260,35 @@ class Manager:
         await session.finished.wait()
         return session.record
 
+    async def pause(self, principal: Principal, session_id: str) -> SessionRecord:
+        """Stop everything in a session where it is; idempotent.
+
+        Raises:
+          NotRunning: it does not run.
+          CannotPause: its runtime cannot.
+          StoreError: it took effect, but could not be recorded.
+
+        Cancellation: it has taken effect, or not.
+        """
+        session = await self._running_session(principal, session_id)
+        await session.pause()
+        logger.info("session_paused", session_id=session_id)
+        return session.record
+
+    async def resume(self, principal: Principal, session_id: str) -> SessionRecord:
+        """Let everything in a session go on; idempotent.  Raises and cancellation: as `pause`."""
+        session = await self._running_session(principal, session_id)
+        await session.resume()
+        logger.info("session_resumed", session_id=session_id)
+        return session.record
+
+    async def _running_session(self, principal: Principal, session_id: str) -> LiveSession:
+        record = await self.get(principal, session_id)
+        session = self._live.get(session_id)
+        if session is None:
+            raise NotRunning(record.state)
+        return session
+
     async def revoke(self, principal: Principal, session_id: str) -> SessionRecord:
         """Refuse every ticket issued until now and close what was attached with one.
 
@@ -304,7 +334,8 @@ class Manager:
     async def _running(self) -> AsyncIterator[None]:
         lost = await self._store.mark_lost(self._clock(), LOST)
         if lost:
-            logger.warning("sessions_lost", count=lost, reason=LOST)
+            logger.warning("sessions_lost", count=len(lost), reason=LOST)
+            await self._host.end_lost(lost)
         await self._purge()
         async with trio.open_nursery() as nursery:
             sweeper = trio.CancelScope()
@@ -346,10 +377,10 @@ class Manager:
             owner=principal.subject,
             profile=profile.name,
             state=State.PENDING,
-            placement=self._place(request),
+            placement=self._place(request, profile),
             created_at=now,
             expires_at=now + timedelta(seconds=ttl_seconds),
-            runtime=self._host.runtime_name,
+            runtime=profile.runtime or self._host.runtime_name,
             image_ref=request.image_ref,
         )
         spec = SandboxSpec(
@@ -357,7 +388,13 @@ class Manager:
             shell=profile.command,
             environment=profile.environment,
             directory=profile.directory,
-            image=request.image_ref,
+            image=request.image_ref or profile.image,
+            runtime=profile.runtime,
+            root=profile.root,
+            limits=profile.resources,
+            mounts=profile.mounts,
+            network=profile.network,
+            keep_home=profile.keep_home,
         )
         session = LiveSession(
             record,
@@ -367,19 +404,20 @@ class Manager:
             clock=self._clock,
             timeouts=self._config.timeouts,
             deadline=trio.current_time() + ttl_seconds,
+            idle_timeout=profile.idle_timeout_seconds,
         )
         self._live[record.session_id] = session
         self._nursery.start_soon(self._own, session, name=f"session {record.session_id}")
         self._created += 1
         return session
 
-    def _place(self, request: CreateRequest) -> Placement:
+    def _place(self, request: CreateRequest, profile: Profile) -> Placement:
         try:
             placement = place(self._nodes, request.placement_hint)
         except NoNodeAvailable as exc:
             raise NoCapacity(str(exc)) from None
-        runtime = self._host.runtime_name
-        has_images = self._host.isolated and runtime not in _RUNTIMES_WITHOUT_IMAGES
+        runtime = profile.runtime or self._host.runtime_name
+        has_images = runtime not in _RUNTIMES_WITHOUT_IMAGES
         if request.image_ref and not has_images:
             ignored = f"image-ignored-by-{runtime}-runtime"
             placement = replace(placement, reasons=(*placement.reasons, ignored))

@@ -11,10 +11,20 @@ In the configuration file::
     directory = "/work"
     ports = [8080, "3000-3999", "/run/user/1000/vnc.sock"]
     vnc = "/run/user/1000/vnc.sock"
+    runtime = "bubblewrap"
+    root = "/srv/images/debian"
+    limits = { memory = "512M", processes = 100, cpus = 1.5 }
+    mounts = [{ source = "/srv/course", target = "/course" }]
+    network = "none"
+    keep_home = true
+    idle_timeout_seconds = 1800
+
+docs/reference/profiles.md explains every key.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +34,7 @@ from typing import Any
 from auth.policy import Limits
 from relay.endpoint import SocketTarget
 from relay.socket_rules import SocketRules
+from runtimes.base import Mount, Network, ResourceLimits
 
 DEFAULT_PROFILE = "default"
 DEFAULT_VNC_PORT = 5900
@@ -34,6 +45,10 @@ _MAX_TTL_SECONDS = 366 * _DAY_SECONDS
 _MAX_SESSIONS = 1_000_000
 _MAX_TEXT = 4096
 _MAX_ITEMS = 256
+_MAX_PROCESSES = 1_000_000
+_MAX_CPUS = 1024
+_MIN_MEMORY = 32 * 1024 * 1024
+_SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -46,6 +61,10 @@ class Profile:
     added to that of the runtime; `directory` None means the runtime's home.  `ports` are the ports
     and Unix sockets of the sandbox that clients may be connected to, None any.  `vnc` is where the
     desktop is served if a client does not say.
+
+    `runtime` empty means the server's default one.  `image`, `root`, `mounts`, `network` and
+    `keep_home` are as in `SandboxSpec`; `resources` are its limits, the ``limits`` of the
+    configuration.  A session without input or output for `idle_timeout_seconds` is ended.
     """
 
     name: str
@@ -58,6 +77,14 @@ class Profile:
     directory: str | None = None
     ports: SocketRules | None = None
     vnc: SocketTarget = field(default_factory=lambda: SocketTarget(DEFAULT_VNC_PORT))
+    runtime: str = ""
+    image: str | None = None
+    root: str | None = None
+    resources: ResourceLimits = field(default_factory=ResourceLimits)
+    mounts: tuple[Mount, ...] = ()
+    network: Network | None = None
+    keep_home: bool = False
+    idle_timeout_seconds: int | None = None
 
     @property
     def limits(self) -> Limits:
@@ -127,6 +154,8 @@ def _profile(name: str, table: object) -> Profile:
         raise ProfileError(
             f"{here}.default_ttl_seconds", f"must not be more than max_ttl_seconds ({maximum})"
         )
+    if "limits" in values:
+        values["resources"] = values.pop("limits")
     profile = Profile(name, **values)
     if "vnc" in values and not (profile.ports is None or profile.ports.allows(profile.vnc)):
         raise ProfileError(f"{here}.vnc", f"{profile.vnc} is not among ports; add it there")
@@ -203,6 +232,94 @@ def _socket(value: object) -> SocketTarget:
     raise _BadValueError("must be a port or the absolute path of a Unix socket")
 
 
+def _path(value: object) -> str:
+    text = _text(value)
+    if not text.startswith("/"):
+        raise _BadValueError("must be an absolute path")
+    return text
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _BadValueError("must be true or false")
+    return value
+
+
+def _network(value: object) -> Network:
+    try:
+        return Network(str(value))
+    except ValueError:
+        known = ", ".join(f'"{network}"' for network in Network)
+        raise _BadValueError(f"must be one of {known}") from None
+
+
+def _limits(value: object) -> ResourceLimits:
+    if not isinstance(value, Mapping):
+        raise _BadValueError('must be a table like { memory = "512M", processes = 100 }')
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if key not in _LIMITS:
+            raise _BadValueError(f"{key}: unknown key; known are {', '.join(_LIMITS)}")
+        field_name, parse = _LIMITS[key]
+        try:
+            found[field_name] = parse(item)
+        except _BadValueError as exc:
+            raise _BadValueError(f"{key}: {exc}") from None
+    return ResourceLimits(**found)
+
+
+def _bytes(value: object) -> int:
+    match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)", value) if isinstance(value, str) else None
+    if match is not None:
+        size = int(match[1]) << _SHIFTS[match[2]]
+    elif type(value) is int:
+        size = value
+    else:
+        raise _BadValueError('must be a number of bytes, or a text like "512M" or "2G"')
+    if size < _MIN_MEMORY:
+        raise _BadValueError(f"must be at least {_MIN_MEMORY >> 20}M: less starts no sandbox")
+    return size
+
+
+def _cpus(value: object) -> float:
+    if type(value) not in (int, float) or not 0.01 <= float(str(value)) <= _MAX_CPUS:
+        raise _BadValueError(f"must be a number from 0.01 to {_MAX_CPUS}; 0.5 is half of one")
+    return float(str(value))
+
+
+def _mounts(value: object) -> tuple[Mount, ...]:
+    if not isinstance(value, list) or len(value) > _MAX_ITEMS:
+        raise _BadValueError('must be a list like [{ source = "/srv/data", target = "/data" }]')
+    return tuple(_mount(f"item {number}", item) for number, item in enumerate(value, 1))
+
+
+def _mount(where: str, value: object) -> Mount:
+    if not isinstance(value, Mapping):
+        raise _BadValueError(f'{where}: must be like {{ source = "/srv/data", target = "/data" }}')
+    for key in value:
+        if key not in {"source", "target", "read_only"}:
+            raise _BadValueError(
+                f"{where}: {key}: unknown key; known are source, target, read_only"
+            )
+    source = _item(f"{where}: source", _path, value.get("source"))
+    target = _item(f"{where}: target", _path, value.get("target"))
+    if posixpath.normpath(target) == "/":
+        raise _BadValueError(f"{where}: target: must not be /; set root instead")
+    try:
+        return Mount(source, target, _flag(value.get("read_only", True)))
+    except _BadValueError as exc:
+        raise _BadValueError(f"{where}: read_only: {exc}") from None
+
+
+_LIMITS: Mapping[str, tuple[str, Callable[[object], object]]] = MappingProxyType(
+    {
+        "memory": ("memory_bytes", _bytes),
+        "processes": ("processes", _positive(_MAX_PROCESSES)),
+        "cpus": ("cpus", _cpus),
+    }
+)
+
+
 def _item(where: str, parse: Callable[[object], str], value: object) -> str:
     try:
         return parse(value)
@@ -221,6 +338,14 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "directory": _text,
         "ports": _ports,
         "vnc": _socket,
+        "runtime": _text,
+        "image": _text,
+        "root": _path,
+        "limits": _limits,
+        "mounts": _mounts,
+        "network": _network,
+        "keep_home": _flag,
+        "idle_timeout_seconds": _positive(_MAX_TTL_SECONDS),
     }
 )
 """Every key of a profile and how its value is read."""

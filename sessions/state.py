@@ -1,7 +1,9 @@
 """The life of a session as one literal table.  Pure: no clock, no I/O.
 
     pending ──READY──▶ running ──END──▶ terminating ──ENDED──▶ terminated
-       │                  │                  ├──EXPIRED──▶ expired
+       │                 │▲ │                ├──EXPIRED──▶ expired
+       │           PAUSE ▼│ RESUME           │
+       │                paused ──END──▶      │
        └──────FAIL────────┴───────FAIL───────┴──▶ failed
 
 `terminating` is entered on the way to all three ends; which one it will be is known to the owner
@@ -22,6 +24,8 @@ class State(StrEnum):
     """Its sandbox is being made."""
     RUNNING = "running"
     """Its streams can be attached to."""
+    PAUSED = "paused"
+    """Its processes stand still; nothing can be attached to, what is attached stays so."""
     TERMINATING = "terminating"
     """Everything in it is being ended; nothing can be attached to."""
     TERMINATED = "terminated"
@@ -37,6 +41,10 @@ class Event(StrEnum):
 
     READY = "ready"
     """The sandbox was made."""
+    PAUSE = "pause"
+    """Its processes were stopped where they are."""
+    RESUME = "resume"
+    """Its processes go on."""
     END = "end"
     """It is to end, for whatever reason."""
     ENDED = "ended"
@@ -63,6 +71,10 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.PENDING, Event.FAIL): State.FAILED,
         (State.RUNNING, Event.END): State.TERMINATING,
         (State.RUNNING, Event.FAIL): State.FAILED,
+        (State.RUNNING, Event.PAUSE): State.PAUSED,
+        (State.PAUSED, Event.RESUME): State.RUNNING,
+        (State.PAUSED, Event.END): State.TERMINATING,
+        (State.PAUSED, Event.FAIL): State.FAILED,
         (State.TERMINATING, Event.ENDED): State.TERMINATED,
         (State.TERMINATING, Event.EXPIRED): State.EXPIRED,
         (State.TERMINATING, Event.FAIL): State.FAILED,
@@ -77,6 +89,7 @@ SEED_STATUS: Mapping[State, str] = MappingProxyType(
     {
         State.PENDING: "pending",
         State.RUNNING: "running",
+        State.PAUSED: "running",
         State.TERMINATING: "terminated",
         State.TERMINATED: "terminated",
         State.FAILED: "terminated",

@@ -104,8 +104,8 @@ class RecordStore(ABC):
         """
 
     @abstractmethod
-    async def mark_lost(self, now: datetime, reason: str) -> int:
-        """Make every record that has not ended `failed`, ended `now`; return how many there were.
+    async def mark_lost(self, now: datetime, reason: str) -> tuple[str, ...]:
+        """Make every record that has not ended `failed`, ended `now`; return the sessions' ids.
 
         Raises:
           StoreError: they cannot be written.
@@ -170,7 +170,7 @@ class Store(RecordStore):
         """See `RecordStore.list_owned`."""
         return await self._run(_list_owned, owner)
 
-    async def mark_lost(self, now: datetime, reason: str) -> int:
+    async def mark_lost(self, now: datetime, reason: str) -> tuple[str, ...]:
         """See `RecordStore.mark_lost`."""
         return await self._run(_mark_lost, now, reason)
 
@@ -267,12 +267,16 @@ def _list_owned(connection: sa.Connection, owner: str) -> list[SessionRecord]:
     return [_record(row) for row in connection.execute(query).mappings()]
 
 
-def _mark_lost(connection: sa.Connection, now: datetime, reason: str) -> int:
-    return connection.execute(
+def _mark_lost(connection: sa.Connection, now: datetime, reason: str) -> tuple[str, ...]:
+    live = _SESSIONS.c.state.not_in([state.value for state in FINAL])
+    # One transaction, and one server: nothing changes in between.
+    lost = connection.execute(sa.select(_SESSIONS.c.session_id).where(live)).scalars().all()
+    connection.execute(
         sa.update(_SESSIONS)
-        .where(_SESSIONS.c.state.not_in([state.value for state in FINAL]))
+        .where(live)
         .values(state=State.FAILED.value, reason=reason, ended_at=_microseconds(now))
-    ).rowcount
+    )
+    return tuple(lost)
 
 
 def _purge(connection: sa.Connection, ended_before: datetime, keep: int) -> int:

@@ -123,7 +123,7 @@ async def test_its_clients_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"runtime": "nonsense"}, "no runtime 'nonsense'; there are local, fake"),
+        ({"runtime": "nonsense"}, "no runtime 'nonsense'; there are auto, bubblewrap, .*local"),
         ({"dev": True, "host": "0.0.0.0"}, "loopback only"),
         ({"dev": True, "host": "no.such.host.invalid"}, "loopback only"),
         ({"tls_cert": Path("x")}, "go together"),

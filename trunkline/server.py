@@ -37,10 +37,13 @@ from proxy.raw_socket import SocketRoutes
 from proxy.routes import RouteTables
 from proxy.terminal import TerminalRoutes
 from proxy.tls import TlsError, server_context
+from relay.reactor import open_reactor
 from runtimes.agent import Agent
-from runtimes.base import Runtime
+from runtimes.base import Runtime, SandboxError
+from runtimes.bubblewrap import BubblewrapRuntime
 from runtimes.fake import FakeRuntime
 from runtimes.local import LocalRuntime
+from runtimes.selection import AUTO, Selection, select
 from sessions.database import StoreError
 from sessions.manager import open_manager
 from sessions.store import open_store
@@ -51,7 +54,11 @@ from trunkline.version import SOFTWARE, VERSION
 RETRY_AFTER = 1.0
 """Seconds after which clients of a server that goes away come back."""
 
-MAKERS: dict[str, Callable[[], Runtime]] = {"local": LocalRuntime, "fake": FakeRuntime}
+MAKERS: dict[str, Callable[[Settings], Runtime]] = {
+    "bubblewrap": lambda settings: BubblewrapRuntime(settings.data_dir / "sandboxes"),
+    "local": lambda _: LocalRuntime(),
+    "fake": lambda _: FakeRuntime(),
+}
 
 STARTUP_ERRORS = (KeyringError, LifespanError, ListenError, PrivateFileError, StoreError, TlsError)
 """What `serve` raises when it cannot start, besides SettingsError; the message is for the user."""
@@ -92,7 +99,8 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             stack.push_async_callback(listener.aclose)
         port = bound_port(listeners)
         store = await stack.enter_async_context(open_store(settings.data_dir / "trunkline.db"))
-        agent = Agent(MAKERS[settings.runtime](), software=SOFTWARE, limits=config.streams)
+        selection = await _select_runtimes(settings)
+        agent = Agent(selection.runtimes, software=SOFTWARE, limits=config.streams)
         manager = await stack.enter_async_context(
             open_manager(agent, store, config.profiles, nodes=(config.node,))
         )
@@ -107,11 +115,15 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             )
         )
         admission = Admission(manager, tickets)
+        reactor = await stack.enter_async_context(open_reactor(spin=config.spin_microseconds / 1e6))
         run_front = partial(
             serve_front,
             listeners,
             cast("ASGIApp", app),  # Quart's types name each message; those of ASGI are open
-            RouteTables(TerminalRoutes(admission, agent), SocketRoutes(admission, manager, agent)),
+            RouteTables(
+                TerminalRoutes(admission, agent),
+                SocketRoutes(admission, manager, agent, reactor),
+            ),
             host_policy(settings, scheme, port),
             config=FrontConfig(grace=config.grace),
             ssl_context=ssl_context,
@@ -129,7 +141,15 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
                     logger.warning("no note left for the command line", error=str(error))
                 code = authenticator.issue_login_code(OWNER)
                 base = (config.public_url or url).rstrip("/")
-                ready(Ready(url, f"{base}/#code={code}", agent.isolated, agent.runtime_name))
+                ready(
+                    Ready(
+                        url,
+                        f"{base}/#code={code}",
+                        agent.isolated,
+                        agent.runtime_name,
+                        selection.fallback,
+                    )
+                )
             watchers.cancel_scope.cancel()
 
 
@@ -154,9 +174,24 @@ async def _stop_on_signal(
             front.stop()
 
 
+async def _select_runtimes(settings: Settings) -> Selection:
+    needed = {
+        profile.runtime: f"profiles.{profile.name}.runtime"
+        for profile in settings.config.profiles.values()
+        if profile.runtime
+    }
+    makers = {name: partial(make, settings) for name, make in MAKERS.items()}
+    try:
+        return await select(settings.runtime, needed, makers)
+    except SandboxError as error:
+        raise SettingsError(str(error)) from error
+
+
 def _check(settings: Settings) -> None:
-    if settings.runtime not in MAKERS:
-        raise SettingsError(f"no runtime {settings.runtime!r}; there are {', '.join(MAKERS)}")
+    if settings.runtime not in (AUTO, *MAKERS):
+        raise SettingsError(
+            f"no runtime {settings.runtime!r}; there are {AUTO}, {', '.join(MAKERS)}"
+        )
     if settings.dev and not _is_loopback(settings.host):
         raise SettingsError("--dev lets everybody in, so it works on loopback only")
     if (settings.tls_cert is None) != (settings.tls_key is None):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trunkline.config import Config
 
-RUNTIMES = ("local", "fake")
+RUNTIMES = ("auto", "bubblewrap", "local", "fake")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -23,7 +23,7 @@ class Settings:
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 8080
-    runtime: str = "local"
+    runtime: str = "auto"
     dev: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -32,12 +32,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a server that is ready tells: where it is, and a URL that logs a browser in once."""
+    """What a server that is ready tells: where it is, and a URL that logs a browser in once.
+
+    `fallback` says why the runtime is not the best one, where a better one was tried.
+    """
 
     url: str
     login_url: str
     isolated: bool
     runtime: str
+    fallback: str = ""
 
 
 def default_data_dir() -> Path:

@@ -78,6 +78,24 @@ async def terminate(session_id: str) -> TrioResponse:
     return respond(schemas.Terminated())
 
 
+@blueprint.post("/<session_id>/pause")
+@document_response(schemas.Session)
+@problems(401, 403, 404, 409, 501)
+async def pause(session_id: str) -> TrioResponse:
+    """Stop everything in a session where it is; what is attached stays so.  Idempotent."""
+    manager = current_context().manager
+    return respond(_session(await manager.pause(current_principal(), checked_id(session_id))))
+
+
+@blueprint.post("/<session_id>/resume")
+@document_response(schemas.Session)
+@problems(401, 403, 404, 409, 501)
+async def resume(session_id: str) -> TrioResponse:
+    """Let everything in a paused session go on.  Idempotent."""
+    manager = current_context().manager
+    return respond(_session(await manager.resume(current_principal(), checked_id(session_id))))
+
+
 @blueprint.post("/<session_id>/attach")
 @document_request(schemas.CreateTicket)
 @document_response(schemas.Attach, 201)
@@ -141,10 +159,8 @@ def _narrowed(record: SessionRecord, wish: SocketRules | None) -> SocketRules | 
 
 
 def _session(record: SessionRecord) -> schemas.Session:
-    host = current_context().host
-    # A record may stem from a time when the server ran on another runtime.
-    known = record.runtime == host.runtime_name
-    return schemas.session_of(record, isolated=host.isolated if known else None)
+    # A record may stem from a time when the server had other runtimes.
+    return schemas.session_of(record, isolated=current_context().host.isolates(record.runtime))
 
 
 def _websocket_base() -> str:

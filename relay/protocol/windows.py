@@ -4,7 +4,8 @@ As in QUIC (RFC 9000 § 4.1) the receiver says up to which offset it will take b
 value is idempotent: it may be repeated, lost with a link or come twice.
 
 Windows grow as in yamux implementations that tune themselves: one of which half was used up within
-one round trip was too small for the path, so it is doubled, up to a limit.
+one round trip was too small for the path, so it is doubled, up to a limit of its own and as long as
+all windows of the connection together have not grown by more than theirs.
 
 Renewal and acknowledgement go together, and a large window must not delay them: the sender keeps
 what is not acknowledged, in a ring that may be smaller than the window, and would wait for ever for
@@ -15,12 +16,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relay.protocol.budget import Budget
 from relay.protocol.errors import LocalProtocolError, RemoteProtocolError
 
 INITIAL_WINDOW = 256 * 1024
 """Bytes; keeps an echo under a flood at about 2 ms on one machine, and 20 MB/s at 12 ms."""
 MAX_WINDOW = 4 * 1024 * 1024
 """Bytes; what one channel's window may grow to."""
+MAX_GROWTH = 16 * 1024 * 1024
+"""Bytes by which all windows of a connection together may grow.  They share one path, and a path
+needs no more than its bandwidth times its round trip: this is 1.3 Gbit/s at 100 ms."""
 RENEW_BYTES = 128 * 1024
 """The most that may be consumed before CREDIT says so (§ 4); less than any owner's ring holds."""
 
@@ -77,6 +82,9 @@ class ReceiveWindow:
     """What we allow the peer to send.
 
     Invariant: ``consumed <= received <= granted``, except that a GAP may pass `granted`.
+
+    What the window grows by is taken from `growth`, which the windows of a connection share (None:
+    no such bound).  `shrink` gives it back.
     """
 
     def __init__(
@@ -85,12 +93,15 @@ class ReceiveWindow:
         window: int = INITIAL_WINDOW,
         max_window: int = MAX_WINDOW,
         granted: int | None = None,
+        growth: Budget | None = None,
     ) -> None:
         self.received = offset
         self.consumed = offset
         self.window = window
         self.granted = offset + window if granted is None else granted
         self._max_window = max(window, max_window)
+        self._growth = growth
+        self._grown = 0
         self._measured_from = offset
         self._measured_since: float | None = None
 
@@ -146,9 +157,24 @@ class ReceiveWindow:
             return
         since = self._measured_since
         if round_trip is not None and since is not None and now - since < round_trip:
-            self.window = min(self.window * 2, self._max_window)
+            self._grow()
         self._measured_from = self.consumed
         self._measured_since = now
+
+    def _grow(self) -> None:
+        more = min(self.window, self._max_window - self.window)
+        if self._growth is not None:
+            more = min(more, self._growth.available)
+            self._growth.take(more)
+        self.window += more
+        self._grown += more
+
+    def shrink(self) -> None:
+        """Go back to the first size: nothing more will come, and others can use the growth."""
+        if self._growth is not None:
+            self._growth.give_back(self._grown)
+        self.window -= self._grown
+        self._grown = 0
 
     def statistics(self) -> WindowStatistics:
         """Return a snapshot."""

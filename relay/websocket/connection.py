@@ -37,24 +37,24 @@ from dataclasses import dataclass
 import trio
 
 from relay.carrier import Buffer
-from relay.transport import JOIN_BELOW, open_transport
+from relay.transport import JOIN_BELOW, SocketTransport, open_transport
 from relay.websocket.frames import (
     Binary,
     Close,
     CloseCode,
     FrameError,
-    FrameReader,
     More,
     Opcode,
     Ping,
     Pong,
     Role,
     Text,
-    apply_mask,
     encode_close_payload,
     encode_frame,
     encode_header,
 )
+from relay.websocket.reader import FrameReader
+from relay.websocket.unmasking import apply_mask
 
 LINGER = 1.0
 """Seconds for which a failed connection is drained so that the peer can read why."""
@@ -74,6 +74,14 @@ class WebSocketStatistics:
     pings_received: int
     pongs_received: int
     pongs_sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """What it takes to read and write frames without the `WebSocket`."""
+
+    socket: trio.socket.SocketType
+    reader: FrameReader
 
 
 class WebSocket(trio.abc.AsyncResource):
@@ -152,6 +160,32 @@ class WebSocket(trio.abc.AsyncResource):
             pongs_sent=self._pongs_sent,
         )
 
+    # Lending
+
+    def lend(self) -> Loan | None:
+        """Let somebody else read and write frames until `take_back`; None if that cannot be.
+
+        It can be on a plain socket, where nobody is receiving or sending.
+        """
+        busy = (
+            self._receiving or self._sending.locked() or self._torn or self._ended or self._owes()
+        )
+        if busy or not isinstance(self._transport, SocketTransport):
+            return None
+        return Loan(self._transport.socket, self._reader)
+
+    def take_back(self, unsent: Buffer, bytes_sent: int, close: Close | None) -> None:
+        """Go on after a loan.
+
+        Args:
+          unsent: The rest of a frame of which the kernel took a part; it goes before any other.
+          bytes_sent: The payload that was sent meanwhile.
+          close: The peer's close frame, if it came; `close` answers it.
+        """
+        self._unsent = unsent
+        self._bytes_sent += bytes_sent
+        self._peer_close = close
+
     # Receiving
 
     async def receive(self, *, merge: bool = False) -> Text | Binary | None:
@@ -192,7 +226,7 @@ class WebSocket(trio.abc.AsyncResource):
             try:
                 event = self._reader.next_event(merge=merge)
             except FrameError as error:
-                await self._fail(error)
+                await self.fail(error)
                 raise trio.BrokenResourceError(f"protocol error of the peer: {error}") from error
             match event:
                 case Binary() | Text():
@@ -362,6 +396,8 @@ class WebSocket(trio.abc.AsyncResource):
           code: A close code that may be sent (§7.4).
           reason: Text for the peer, cut to 123 bytes of UTF-8.
 
+        Where the peer has closed before and was not answered, it is answered with its own code.
+
         Never raises for a connection that is already broken.  A task that is receiving gets what
         still arrives, then None or ClosedResourceError.
 
@@ -371,6 +407,8 @@ class WebSocket(trio.abc.AsyncResource):
         Cancellation: closes abruptly.
         """
         payload = encode_close_payload(code, reason)
+        if self._peer_close is not None:
+            payload = _echo(self._peer_close)
         try:
             if not self._ended:
                 with trio.move_on_after(self._close_timeout):
@@ -394,10 +432,9 @@ class WebSocket(trio.abc.AsyncResource):
 
     async def _answer_close(self, close: Close) -> None:
         """Echo the peer's close frame, unless ours is already out (§5.5.1)."""
-        payload = b"" if close.code is None else encode_close_payload(close.code, "")
         try:
             with trio.move_on_after(self._close_timeout):
-                await self._send_close(payload)
+                await self._send_close(_echo(close))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # The peer does not wait for the echo.
 
@@ -411,8 +448,11 @@ class WebSocket(trio.abc.AsyncResource):
         finally:
             self._sending.release()
 
-    async def _fail(self, error: FrameError) -> None:
-        """Fail the connection (§7.1.7): say why, drain for a moment, end it."""
+    async def fail(self, error: FrameError) -> None:
+        """Fail the connection (§7.1.7): say why, drain for a moment, end it.
+
+        Cancellation: ends it at once.
+        """
         try:
             with trio.move_on_after(LINGER):
                 await self._send_close(encode_close_payload(error.close_code, str(error)))
@@ -428,3 +468,8 @@ class WebSocket(trio.abc.AsyncResource):
         """Read and discard until the peer ends the connection."""
         while await self._transport.receive():
             pass
+
+
+def _echo(close: Close) -> bytes:
+    """Return the payload that answers the peer's close frame."""
+    return b"" if close.code is None else encode_close_payload(close.code, "")

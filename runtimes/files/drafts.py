@@ -16,6 +16,7 @@ import secrets
 import stat
 import threading
 from dataclasses import dataclass
+from functools import singledispatch
 
 from relay.file_problems import FileProblem
 from runtimes.files.beneath import Place, reopen
@@ -197,6 +198,18 @@ class Draft:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._hidden, dir_fd=self._place.directory)
         self._place.close()
+
+
+@singledispatch
+def open_draft(place: Place, terms: Terms, *, unnamed: bool = True) -> Draft:
+    """Make a draft for `place`, if the terms allow it; where files are not this machine's own,
+    their kind of place registers how.
+
+    Raises:
+      FileError, OSError: there can be none.
+    """
+    terms.check(place.stat())
+    return Draft(place, terms, unnamed=unnamed)
 
 
 def _sync_directory(directory: int) -> None:

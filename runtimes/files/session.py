@@ -60,6 +60,10 @@ class SessionFiles:
             return await self._start_on_upload(request, request.upload)
         return self._endpoint(self._operation(request))
 
+    def refuse(self, error: FileError) -> FileEndpoint:
+        """Return an endpoint that reports `error` and does nothing."""
+        return self._endpoint(Refuse(error))
+
     def _operation(self, request: FileRequest) -> Operation:
         if request.operation is FileOperation.WRITE:
             return Write(self._site, request, unnamed=self._unnamed)

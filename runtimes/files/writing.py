@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from relay.endpoint import FileRequest
 from relay.file_problems import FileProblem
-from runtimes.files.drafts import Draft, Terms
+from runtimes.files.drafts import Draft, Terms, open_draft
 from runtimes.files.entries import entry_of
 from runtimes.files.errors import FileError, explained
 from runtimes.files.operations import Operation, Site, Told, telling
@@ -57,8 +57,7 @@ class Announcement:
                 site.root.make_directories(above)
             place = site.root.target(absolute)
             try:
-                self.terms.check(place.stat())
-                draft = Draft(place, self.terms, unnamed=unnamed)
+                draft = open_draft(place, self.terms, unnamed=unnamed)
             except BaseException:
                 place.close()
                 raise

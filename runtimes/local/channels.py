@@ -30,7 +30,7 @@ import select
 import trio
 
 from relay.carrier import Buffer
-from runtimes.local.process import ChildProcess
+from runtimes.process import ProcessHandle
 
 # Bytes after which an end lets other tasks run, and what a tiny call counts as.
 _SHARE = 256 * 1024
@@ -45,7 +45,7 @@ _LINGER_ROUNDS = 5
 class _End:
     """What reading and writing have in common.  Does not own `fd`: close the end before it."""
 
-    def __init__(self, fd: int, process: ChildProcess, events: int) -> None:
+    def __init__(self, fd: int, process: ProcessHandle, events: int) -> None:
         self._fd = fd
         self._process = process
         self._closed = False
@@ -53,7 +53,7 @@ class _End:
         self._either = select.epoll(2)
         try:
             self._either.register(fd, events)
-            self._either.register(process.pidfd, select.EPOLLIN)
+            self._either.register(process.ended_fd, select.EPOLLIN)
         except BaseException:
             self._either.close()
             raise
@@ -95,7 +95,7 @@ class _End:
 class OutputReader(_End):
     """The reading end of an output.  `linger` is in seconds; see the theory of operation."""
 
-    def __init__(self, fd: int, process: ChildProcess, linger: float) -> None:
+    def __init__(self, fd: int, process: ProcessHandle, linger: float) -> None:
         super().__init__(fd, process, select.EPOLLIN)
         self._linger = linger
         self._last_call: float | None = None
@@ -152,7 +152,7 @@ class OutputReader(_End):
 class InputWriter(_End):
     """The writing end of an input."""
 
-    def __init__(self, fd: int, process: ChildProcess) -> None:
+    def __init__(self, fd: int, process: ProcessHandle) -> None:
         super().__init__(fd, process, select.EPOLLOUT)
 
     async def send(self, data: Buffer) -> None:

@@ -24,8 +24,7 @@ import trio
 from relay.carrier import Buffer
 from relay.endpoint import Channel, Endpoint, ExitStatus
 from runtimes.local.channels import InputWriter, OutputReader
-from runtimes.local.process import ChildProcess
-from runtimes.local.processes import Match, end_by_force, end_politely, in_session
+from runtimes.process import ProcessHandle
 from runtimes.signals import signal_number
 
 _log = structlog.get_logger()
@@ -45,7 +44,7 @@ class Manners:
 
 
 class ProcessEndpoint(Endpoint):
-    """An endpoint that is a child process of the server.
+    """An endpoint that is a process on this machine, on a terminal or pipes of this machine.
 
     `limiter` bounds the threads that read ``/proc``.  `on_closed` is called once, with this
     endpoint, when everything has been freed.
@@ -53,7 +52,7 @@ class ProcessEndpoint(Endpoint):
 
     def __init__(
         self,
-        process: ChildProcess,
+        process: ProcessHandle,
         outputs: Mapping[Channel, OutputReader],
         manners: Manners,
         limiter: trio.CapacityLimiter,
@@ -86,9 +85,11 @@ class ProcessEndpoint(Endpoint):
     def _free_descriptors(self) -> None:
         """Close the descriptors that closing the channels has left open."""
 
-    async def _ask_to_end(self, session: Match) -> None:
+    async def _ask_to_end(self) -> None:
         """Send the polite signal, and wait for the ends of the session's processes."""
-        await end_politely(session, self._polite_signal, self._manners.grace, self._limiter)
+        await self._process.end_session_politely(
+            self._polite_signal, self._manners.grace, self._limiter
+        )
 
     def _signal_target(self) -> int | None:
         """The process group to signal, where it isn't the child's own."""
@@ -96,7 +97,7 @@ class ProcessEndpoint(Endpoint):
 
     @property
     def pid(self) -> int:
-        """The process id of the child, on the server's machine."""
+        """The process id of the child, where it runs."""
         return self._process.pid
 
     async def receive(self, channel: Channel, max_bytes: int) -> Buffer:
@@ -134,16 +135,15 @@ class ProcessEndpoint(Endpoint):
             return
         self._closing = True
         self._close_channels()
-        session = in_session(self.pid)
         try:
             await trio.lowlevel.checkpoint()
             with self._patience:
-                await self._ask_to_end(session)
+                await self._ask_to_end()
         finally:
             self._free_descriptors()
             self._process.signal_group(signal.SIGKILL)
             with trio.move_on_after(FORCE_SECONDS, shield=True) as scope:
-                await end_by_force(session, self._limiter)
+                await self._process.end_session_by_force(self._limiter)
                 await self._process.wait()
             if scope.cancelled_caught:
                 _log.warning("processes_survived_sigkill", session=self.pid)

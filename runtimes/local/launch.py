@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from relay.endpoint import Kind, StartError, StartRequest
 from runtimes.base import SandboxSpec
+from runtimes.inside.lookup import Unusable, find_command, find_directory
 from runtimes.local.process import ChildProcess
 
 SESSION_VARIABLE = "TRUNKLINE_SESSION"
@@ -124,28 +125,41 @@ def prepare(
     account = Account.current(server_environment)
     if request.user is not None and request.user != account.name:
         account = Account.other(request.user)
-    environment = _environment(request, spec, server_environment, account)
-    directory = find_directory(request.directory, find_directory(spec.directory, account.home))
+    environment = environment_for(request, spec, server_environment, account)
+    arguments = arguments_for(request, spec, account)
+    try:
+        directory = find_directory(request.directory, find_directory(spec.directory, account.home))
+        executable = find_command(arguments[0], environment["PATH"], directory)
+    except Unusable as error:
+        raise StartError(str(error)) from error
     environment["PWD"] = directory
+    return Launch(executable, arguments, environment, directory, account)
+
+
+def arguments_for(request: StartRequest, spec: SandboxSpec, account: Account) -> tuple[str, ...]:
+    """Return the command to run: that of the request, else the shell.
+
+    Raises:
+      StartError: it contains what no command can.
+    """
     arguments = request.command or spec.shell or _login_shell(request.kind, account)
     for argument in arguments:
         if "\0" in argument:
             raise StartError("an argument of the command contains a NUL character")
-    return Launch(
-        executable=find_command(arguments[0], environment["PATH"], directory),
-        arguments=tuple(arguments),
-        environment=environment,
-        directory=directory,
-        account=account,
-    )
+    return tuple(arguments)
 
 
-def _environment(
+def environment_for(
     request: StartRequest,
     spec: SandboxSpec,
     server_environment: Mapping[str, str],
     account: Account,
 ) -> dict[str, str]:
+    """Return the variables that a process starts with; `server_environment` is what it inherits.
+
+    Raises:
+      StartError: one that was asked for is impossible.
+    """
     environment = {
         "PATH": _DEFAULT_PATH,
         "USER": account.name,
@@ -183,49 +197,6 @@ def _login_shell(kind: Kind, account: Account) -> tuple[str, ...]:
     if kind is Kind.PTY and name in _SHELLS_WITH_LOGIN_OPTION:
         return (account.shell, _LOGIN_OPTION)
     return (account.shell,)
-
-
-def find_directory(wanted: str | None, home: str) -> str:
-    """Return `wanted` as an absolute path; relative ones start at `home`, None means `home`.
-
-    Raises:
-      StartError: it isn't a directory that can be entered.
-    """
-    if wanted is None:
-        return home
-    if "\0" in wanted:
-        raise StartError("the directory contains a NUL character")
-    path = os.path.join(home, wanted)  # noqa: PTH118 - keeps what the user wrote: `..`, links
-    if not os.path.exists(path):  # noqa: PTH110
-        raise StartError(f"the directory {path} does not exist")
-    if not os.path.isdir(path):  # noqa: PTH112
-        raise StartError(f"{path} is not a directory")
-    if not os.access(path, os.X_OK):
-        raise StartError(f"the directory {path} may not be entered: permission denied")
-    return path
-
-
-def find_command(name: str, path: str, directory: str) -> str:
-    """Return the executable that a shell in `directory` with PATH `path` would run for `name`.
-
-    Raises:
-      StartError: there is none.
-    """
-    if not name:
-        raise StartError("the command is empty: its first element names what to run")
-    places = [""] if "/" in name else path.split(":")
-    denied = None
-    for place in places:
-        candidate = os.path.join(directory, place, name)  # noqa: PTH118 - as execvp joins them
-        if os.path.isfile(candidate):  # noqa: PTH113
-            if os.access(candidate, os.X_OK):
-                return candidate
-            denied = denied or candidate
-    if denied:
-        raise StartError(f"{denied} is not executable: permission denied")
-    if "/" in name:
-        raise StartError(f"{name}: no such file, seen from {directory}")
-    raise StartError(f"{name}: command not found in PATH ({path})")
 
 
 def spawn(

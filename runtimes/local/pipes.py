@@ -16,8 +16,7 @@ from relay.endpoint import Channel, StartError, TerminalSize
 from runtimes.local.channels import InputWriter, OutputReader, discard
 from runtimes.local.endpoint import Manners, ProcessEndpoint
 from runtimes.local.launch import Launch, spawn
-from runtimes.local.process import ChildProcess
-from runtimes.local.processes import Match
+from runtimes.process import ProcessHandle
 
 # Linux gives a pipe 64 KiB.  More lets a flood go on while we serve others; but all pipes of a
 # user share 64 MiB (pipe-user-pages-soft in pipe(7)) before new ones become tiny.
@@ -77,7 +76,7 @@ class PipeEndpoint(ProcessEndpoint):
 
     def __init__(
         self,
-        process: ChildProcess,
+        process: ProcessHandle,
         ends: PipeEnds,
         manners: Manners,
         limiter: trio.CapacityLimiter,
@@ -104,11 +103,11 @@ class PipeEndpoint(ProcessEndpoint):
         os.close(self._ends.stdout)
         os.close(self._ends.stderr)
 
-    async def _ask_to_end(self, session: Match) -> None:
+    async def _ask_to_end(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(discard, self._ends.stdout)
             nursery.start_soon(discard, self._ends.stderr)
-            await super()._ask_to_end(session)
+            await super()._ask_to_end()
             nursery.cancel_scope.cancel()
 
     def _close_input(self) -> None:

@@ -22,12 +22,14 @@ import structlog
 import trio
 
 from relay.endpoint import ExitStatus
+from runtimes.local.processes import end_by_force, end_politely, in_session
+from runtimes.process import ProcessHandle
 from runtimes.signals import signal_name
 
 _log = structlog.get_logger()
 
 
-class ChildProcess:
+class ChildProcess(ProcessHandle):
     """A child that leads its own session; made by `runtimes.local.launch.spawn`.
 
     Raises:
@@ -47,8 +49,8 @@ class ChildProcess:
         return self._popen.pid
 
     @property
-    def pidfd(self) -> int:
-        """A descriptor that is readable once the process has ended; closed by `release`."""
+    def ended_fd(self) -> int:
+        """Its pidfd: readable once the process has ended; closed by `release`."""
         return self._pidfd
 
     def poll(self) -> ExitStatus | None:
@@ -79,6 +81,16 @@ class ChildProcess:
             except PermissionError:  # it runs as another user, by sudo: not ours to signal
                 _log.warning("signal_not_permitted", group=target, signal=number.name)
             return
+
+    async def end_session_politely(
+        self, polite: signal.Signals, seconds: float, limiter: trio.CapacityLimiter
+    ) -> None:
+        """As `ProcessHandle.end_session_politely`; `limiter` bounds threads that read /proc."""
+        await end_politely(in_session(self.pid), polite, seconds, limiter)
+
+    async def end_session_by_force(self, limiter: trio.CapacityLimiter) -> None:
+        """As `ProcessHandle.end_session_by_force`."""
+        await end_by_force(in_session(self.pid), limiter)
 
     def destroy(self) -> None:
         """Kill and reap the process, for when it could not be put to use.  Blocks until it ended."""

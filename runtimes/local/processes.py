@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import structlog
@@ -56,10 +56,17 @@ def in_session(session: int) -> Match:
 
 def started_with(name: str, value: str) -> Match:
     """Match living processes whose initial environment holds ``name=value``."""
-    entry = os.fsencode(f"\0{name}={value}\0")
+    return started_with_any(name, (value,))
+
+
+def started_with_any(name: str, values: Collection[str]) -> Match:
+    """Match living processes whose initial environment holds ``name=`` with one of `values`."""
+    wanted = frozenset(os.fsencode(value) for value in values)
+    start = os.fsencode(f"\0{name}=")
 
     def match(pid: int) -> bool:
-        return entry in b"\0" + _read(pid, "environ")
+        _, found, rest = (b"\0" + _read(pid, "environ")).partition(start)
+        return bool(found) and rest.partition(b"\0")[0] in wanted
 
     return match
 

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
 import trio
 
-from relay.endpoint import Endpoint, Kind, StartError, StartRequest
-from runtimes.base import Runtime, Sandbox, SandboxError, SandboxSpec, SandboxStatistics
+from relay.endpoint import Endpoint, Kind, SocketTarget, StartError, StartRequest
+from runtimes.base import (
+    Network,
+    ResourceLimits,
+    Runtime,
+    Sandbox,
+    SandboxError,
+    SandboxSpec,
+    SandboxStatistics,
+)
 from runtimes.files import SessionFiles, open_session_files
 from runtimes.local.dispositions import hand_down_default_signals
 from runtimes.local.endpoint import FORCE_SECONDS, Manners, ProcessEndpoint
 from runtimes.local.launch import SESSION_VARIABLE, prepare
 from runtimes.local.pipes import start_on_pipes
-from runtimes.local.processes import end_by_force, end_politely, started_with
-from runtimes.local.sockets import connect
+from runtimes.local.processes import end_by_force, end_politely, started_with, started_with_any
+from runtimes.local.sockets import connect, open_socket
 from runtimes.local.terminal import start_on_terminal
 
 _log = structlog.get_logger()
@@ -85,6 +93,11 @@ class LocalSandbox(Sandbox):
             await endpoint.aclose()
             self._refuse_when_closed()
         return endpoint
+
+    async def connect(self, target: SocketTarget) -> trio.SocketStream:
+        """As `Sandbox.connect`."""
+        self._refuse_when_closed()
+        return await open_socket(target)
 
     async def _start_on_file(self, request: StartRequest) -> Endpoint:
         if request.file is None:
@@ -168,6 +181,15 @@ class LocalRuntime(Runtime):
         """False: a process may do whatever the server's own user may do."""
         return False
 
+    async def end_lost(self, session_ids: Collection[str]) -> None:
+        """As `Runtime.end_lost`: processes are known by the variable that they carry."""
+        strays = started_with_any(SESSION_VARIABLE, session_ids)
+        await end_politely(strays, signal.SIGTERM, self._manners.grace, self._limiter)
+        with trio.move_on_after(FORCE_SECONDS) as scope:
+            await end_by_force(strays, self._limiter)
+        if scope.cancelled_caught:
+            _log.warning("processes_survived_sigkill", sessions=len(session_ids))
+
     @asynccontextmanager
     async def open_sandbox(self, spec: SandboxSpec) -> AsyncIterator[LocalSandbox]:
         """As `Runtime.open_sandbox`."""
@@ -203,6 +225,17 @@ def _check(spec: SandboxSpec) -> str:
     """Find out early what would make every start fail; return where processes start."""
     if not spec.session_id or "\0" in spec.session_id:
         raise SandboxError(f"the session id {spec.session_id!r} is empty or contains a NUL")
+    for what, asked in (
+        ("limits", spec.limits != ResourceLimits()),
+        ("network", spec.network is Network.NONE),
+        ("root", spec.root is not None),
+        ("mounts", bool(spec.mounts)),
+    ):
+        if asked:
+            raise SandboxError(
+                f"{what}: the local runtime does not isolate, so it cannot do this;"
+                ' set runtime = "bubblewrap" in the profile, or leave the key out'
+            )
     try:
         # A start inside finds out the same things again, since they may change.
         launch = prepare(StartRequest(Kind.PTY, ("/bin/sh",)), spec, os.environ)

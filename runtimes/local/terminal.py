@@ -21,7 +21,7 @@ from relay.endpoint import Channel, StartError, TerminalSize
 from runtimes.local.channels import InputWriter, OutputReader
 from runtimes.local.endpoint import Manners, ProcessEndpoint
 from runtimes.local.launch import Launch, spawn
-from runtimes.local.process import ChildProcess
+from runtimes.process import ProcessHandle
 
 _ACQUIRE_TERMINAL = ("/bin/sh", "-c", ': <>/proc/self/fd/0; exec "$@"', "trunkline")
 
@@ -73,7 +73,7 @@ class TerminalEndpoint(ProcessEndpoint):
 
     def __init__(
         self,
-        process: ChildProcess,
+        process: ProcessHandle,
         master: int,
         manners: Manners,
         limiter: trio.CapacityLimiter,

@@ -10,12 +10,17 @@ from collections.abc import Callable
 
 from relay.endpoint import Channel, Kind
 from relay.grant import Mode
+from relay.inbox import Inbox
 from relay.protocol.connection import BytesReceived, Connection, MessageReceived
 from relay.protocol.errors import RemoteProtocolError
-from relay.protocol.messages import Attach, Attached
+from relay.protocol.messages import MAX_SCREEN, Attach, Attached, Fin, Gap, Screen
 from relay.protocol.ring import ReplayRing
 from relay.protocol.windows import ReceiveWindow
-from relay.websocket.frames import FrameError, FrameReader, Role
+from relay.websocket.frames import FrameError, Role
+from relay.websocket.reader import FrameReader
+
+WINDOW = 64
+"""Bytes that the attacher lets come."""
 
 
 def connection(data: bytes) -> None:
@@ -71,6 +76,77 @@ def _accept(owner: Connection, event: MessageReceived, ring: ReplayRing) -> None
     owner.open_receiver(event.stream, Channel.INPUT, ReceiveWindow(0, 64))
 
 
+def attacher(data: bytes) -> None:
+    """Invariant: whatever an owner sends, whole or in pieces, an attacher does the same.
+
+    It raises RemoteProtocolError or nothing, and never holds more than it has granted.
+    """
+    assert _follow(data, len(data) or 1) == _follow(data, 7) == _follow(data, 1)
+
+
+def _follow(data: bytes, size: int) -> list[object]:
+    client = Connection(dialer=True, software="fuzz")
+    ring = ReplayRing(1000)
+    ring.append(b"input " * 100)
+    request = Attach(
+        attachment="fuzz-attachment-0", kind=Kind.PTY, tag="t", window={Channel.OUTPUT: WINDOW}
+    )
+    boxes = {client.attach(request): Inbox(Channel.OUTPUT, WINDOW) for _ in range(2)}
+    seen: list[object] = []
+    try:
+        for start in range(0, len(data), size):
+            for event in client.receive_data(data[start : start + size], now=0.0):
+                box = boxes.get(event.stream)
+                if isinstance(event, BytesReceived):
+                    assert box is not None
+                    box.put(event.offset, event.data)
+                    assert box.waiting <= WINDOW + (MAX_SCREEN if box.awaits_screen else 0)
+                    continue
+                seen.append((event.stream, event.channel, event.message))
+                if box is not None:
+                    _hear(client, event, box, ring)
+                    seen += _drink(client, event.stream, box)
+                while client.next_send():  # here, so that it does not depend on the pieces
+                    pass
+    except RemoteProtocolError as error:
+        return [error.reason]
+    for box in boxes.values():
+        while not box.is_empty:
+            seen.append(box.take())
+    return seen
+
+
+def _hear(client: Connection, event: MessageReceived, box: Inbox, ring: ReplayRing) -> None:
+    match event.message:
+        case Attached(start=start, live=live, accepted=accepted, credit=credit):
+            offset = start.get(Channel.OUTPUT, 0)
+            box.begin(offset, live)
+            box.expect_screen(announced=event.message.screen)
+            client.open_receiver(event.stream, Channel.OUTPUT, box.window)
+            if accepted == 0:
+                client.open_sender(event.stream, Channel.INPUT, ring, 0, credit)
+        case Gap(start=start, to=to, screen=screen):
+            box.put_gap(start, to, screen=screen)
+        case Screen():
+            box.put_screen(event.message)
+        case Fin():
+            box.end()
+        case _:
+            pass
+
+
+def _drink(client: Connection, stream: int, box: Inbox) -> list[object]:
+    """Take and acknowledge what is there."""
+    taken: list[object] = []
+    while not box.is_empty:
+        taken.append(box.take())
+    box.consume_taken()
+    up_to = box.window.renewal(0.0, None)
+    if up_to is not None:
+        client.credit(stream, Channel.OUTPUT, ack=box.window.consumed, up_to=up_to)
+    return taken
+
+
 def websocket(data: bytes) -> None:
     """Invariant: a WebSocket frame reader gives the same events whole and byte by byte.
 
@@ -97,4 +173,8 @@ def _read(role: Role, data: bytes, size: int) -> list[object]:
     return [*seen, bytes(binary)]
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"connection": connection, "websocket": websocket}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "connection": connection,
+    "attacher": attacher,
+    "websocket": websocket,
+}

@@ -14,7 +14,7 @@ from relay.endpoint import Channel, ExitStatus, Kind, StartError, StartRequest
 from runtimes.base import Sandbox, SandboxError, SandboxSpec
 from runtimes.local import LocalRuntime
 from runtimes.local.dispositions import hand_down_default_signals
-from runtimes.local.launch import Account, Launch, find_command, prepare
+from runtimes.local.launch import Account, Launch, prepare
 from tests.testing.processes import children, descriptors
 
 SPEC = SandboxSpec("launch")
@@ -101,26 +101,6 @@ def test_the_account_comes_from_the_user_database(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     assert Account.current({}) == Account(name="4000000000", home="/", shell="/bin/sh")
     assert Account.current({"HOME": "/no/such/home"}).home == "/"
-
-
-def test_commands_are_found_as_a_shell_finds_them(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    script = tmp_path / "bin" / "a-script"
-    script.write_text("#!/bin/sh\n")
-    here = str(tmp_path)
-    with pytest.raises(StartError, match="a-script is not executable: permission denied"):
-        find_command("a-script", "bin", here)
-    script.chmod(0o755)
-    assert find_command("a-script", "/usr/bin:bin", here) == str(script)
-    assert find_command("bin/a-script", "", here) == str(script)
-    assert find_command("./a-script", "", str(tmp_path / "bin")) == f"{tmp_path}/bin/./a-script"
-    assert find_command("sh", "/no/such:/bin", here) == "/bin/sh"
-    with pytest.raises(StartError, match=r"\./a-script: no such file, seen from"):
-        find_command("./a-script", "/bin", here)
-    with pytest.raises(StartError, match="bin: command not found"):
-        find_command("bin", here, here)  # a directory is no command
-    with pytest.raises(StartError, match="empty"):
-        find_command("", "/bin", here)
 
 
 def test_directories(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def profiles() -> dict[str, Profile]:
                 "environment": {"A": "B"},
                 "directory": "/work",
             },
+            "unused": {"idle_timeout_seconds": 60, "runtime": "other", "network": "none"},
         }
     )
 

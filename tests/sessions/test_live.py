@@ -10,8 +10,15 @@ import trio
 from trio.testing import MockClock
 
 from auth.principal import Principal
+from relay.attachment import AttachmentStatistics
+from relay.endpoint import Kind
+from relay.grant import Mode
+from relay.protocol.policies import Policy
 from relay.protocol.reasons import CloseReason
+from relay.protocol.sender import SenderStatistics
+from relay.stream import StreamState, StreamStatistics
 from runtimes.base import SandboxError, SandboxSpec
+from sessions.errors import CannotPause, NotOwner, NotRunning
 from sessions.live import ENDINGS, Cause, LiveSession, Timeouts
 from sessions.manager import CreateRequest, Manager, ManagerConfig, SessionFailed
 from sessions.state import State, next_state
@@ -33,6 +40,7 @@ def test_every_cause_has_an_ending_that_the_state_table_allows() -> None:
         CloseReason.EXPIRED,
         CloseReason.SESSION_ENDED,
         CloseReason.DRAINING,
+        CloseReason.SESSION_ENDED,
     ]
 
 
@@ -232,3 +240,77 @@ async def test_cancelled_from_outside_it_says_that_the_server_went_away(
     # Nothing can happen to it any more.
     session.end(Cause.EXPIRED)
     assert session.record == store.records["s"]
+
+
+def stream_with(accepted: int, sent: int) -> StreamStatistics:
+    """Return a stream with one attachment that has taken and got so many bytes."""
+    sender = SenderStatistics(sent, 0, 0, 0, 0, finished=False)
+    attachment = AttachmentStatistics(
+        "a", "me", Mode.CONTROL, Policy.PACE, bound=True, accepted=accepted, senders={1: sender}
+    )
+    return StreamStatistics(
+        "s", "main", Kind.PTY, StreamState.RUNNING, (), 1, 0.0, None, {}, 0, (attachment,)
+    )
+
+
+async def test_a_session_that_nobody_uses_ends(
+    autojump_clock: MockClock, manage: Manage, me: Principal
+) -> None:
+    host = FakeHost()
+    async with manage(host) as manager:
+        record = await manager.create(me, CreateRequest("unused", 0))
+        assert (record.runtime, host.hosted[0].spec.runtime) == ("other", "other")
+        began = trio.current_time()
+        # Input, then output, each within the time, keep it alive.
+        for when, traffic in ((50, (1, 0)), (100, (1, 5)), (150, (2, 5))):
+            await trio.sleep_until(began + when)
+            host.traffic[record.session_id] = (stream_with(*traffic),)
+        await trio.sleep_until(began + 150 + 59)
+        assert manager.find(record.session_id) is not None
+        await trio.sleep_until(began + 150 + 60 + 7)
+        end = await manager.get(me, record.session_id)
+        assert end.state is State.TERMINATED
+        assert "nobody used it" in str(end.reason)
+        assert host.hosted[0].ends == [CloseReason.SESSION_ENDED]
+
+
+async def test_pausing(
+    autojump_clock: MockClock, manage: Manage, me: Principal, store: MemoryStore
+) -> None:
+    host = FakeHost()
+    async with manage(host) as manager:
+        session_id = (await manager.create(me, CreateRequest("unused", 0))).session_id
+        (hosted,) = host.hosted
+        for _ in range(2):
+            record = await manager.pause(me, session_id)
+            assert (record.state, hosted.paused) == (State.PAUSED, True)
+            assert store.records[session_id].state is State.PAUSED
+        await trio.sleep(1000)  # nobody can use it now, so that does not count
+        for _ in range(2):
+            record = await manager.resume(me, session_id)
+            assert (record.state, hosted.paused) == (State.RUNNING, False)
+        hosted.refusal = "the freezer is warm"
+        with pytest.raises(CannotPause, match="the freezer is warm"):
+            await manager.pause(me, session_id)
+        assert (await manager.get(me, session_id)).state is State.RUNNING
+        with pytest.raises(NotOwner):
+            await manager.pause(Principal("other"), session_id)
+        await manager.terminate(me, session_id)
+        for change in (manager.pause, manager.resume):
+            with pytest.raises(NotRunning, match="terminated"):
+                await change(me, session_id)
+
+
+async def test_ending_while_it_is_being_paused(
+    autojump_clock: MockClock, manage: Manage, me: Principal
+) -> None:
+    async with manage(FakeHost()) as manager, trio.open_nursery() as nursery:
+        session_id = (await manager.create(me, SMALL)).session_id
+
+        async def pause() -> None:
+            with pytest.raises(NotRunning):
+                await manager.pause(me, session_id)
+
+        nursery.start_soon(pause)
+        await trio.sleep(0.5)
+        assert (await manager.terminate(me, session_id)).state is State.TERMINATED

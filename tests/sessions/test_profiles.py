@@ -7,6 +7,7 @@ import pytest
 
 from relay.endpoint import SocketTarget
 from relay.socket_rules import SocketRules
+from runtimes.base import Mount, Network, ResourceLimits
 from sessions.profiles import Profile, ProfileError, profiles_from_mapping
 
 
@@ -59,6 +60,49 @@ def test_everything_can_be_set() -> None:
     assert (limits.default_ttl_seconds, limits.allowed_groups) == (
         60,
         frozenset({"students", "staff"}),
+    )
+
+
+def test_what_a_sandbox_is_made_of() -> None:
+    profile = load(
+        """
+        [profiles.box]
+        runtime = "bubblewrap"
+        image = "debian:stable"
+        root = "/srv/root"
+        limits = { memory = "512M", processes = 100, cpus = 1.5 }
+        mounts = [
+            { source = "/srv/a", target = "/a" },
+            { source = "/srv/b", target = "/b", read_only = false },
+        ]
+        network = "full"
+        keep_home = true
+        idle_timeout_seconds = 1800
+        """
+    )["box"]
+    assert (profile.runtime, profile.image, profile.root) == (
+        "bubblewrap",
+        "debian:stable",
+        "/srv/root",
+    )
+    assert profile.resources == ResourceLimits(512 * 1024 * 1024, 100, 1.5)
+    assert profile.mounts == (
+        Mount("/srv/a", "/a"),
+        Mount("/srv/b", "/b", read_only=False),
+    )
+    assert (profile.network, profile.keep_home) == (Network.FULL, True)
+    assert profile.idle_timeout_seconds == 1800
+    plain = load("")["default"]
+    assert (plain.runtime, plain.resources, plain.network) == ("", ResourceLimits(), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("64M", 1 << 26), ("1G", 1 << 30), ("33554432", 1 << 25), ("40000K", 40960000)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert load(f'[profiles.x]\nlimits = {{ memory = "{text}" }}')["x"].resources == ResourceLimits(
+        memory_bytes=size
     )
 
 
@@ -119,6 +163,34 @@ def test_numbers_are_positive_integers(key: str, value: object) -> None:
         (
             {"vnc": 5901, "ports": [5900]},
             r"profiles\.p\.vnc: port 5901 is not among ports; add it there",
+        ),
+        ({"runtime": ""}, r"profiles\.p\.runtime: must be a string"),
+        ({"root": "srv"}, r"profiles\.p\.root: must be an absolute path"),
+        ({"keep_home": "yes"}, r"profiles\.p\.keep_home: must be true or false"),
+        ({"network": "some"}, r'profiles\.p\.network: must be one of "none", "full"'),
+        ({"idle_timeout_seconds": 0}, r"profiles\.p\.idle_timeout_seconds: must be a positive"),
+        ({"limits": 5}, r"profiles\.p\.limits: must be a table like"),
+        ({"limits": {"ram": 5}}, r"profiles\.p\.limits: ram: unknown key; known are memory, pro"),
+        ({"limits": {"memory": "5X"}}, r"profiles\.p\.limits: memory: must be a number of bytes"),
+        ({"limits": {"memory": True}}, r"profiles\.p\.limits: memory: must be a number of bytes"),
+        ({"limits": {"memory": "1M"}}, r"profiles\.p\.limits: memory: must be at least 32M"),
+        ({"limits": {"processes": 0}}, r"profiles\.p\.limits: processes: must be a positive"),
+        ({"limits": {"cpus": 0}}, r"profiles\.p\.limits: cpus: must be a number from 0\.01"),
+        ({"limits": {"cpus": True}}, r"profiles\.p\.limits: cpus: must be a number"),
+        ({"mounts": {}}, r"profiles\.p\.mounts: must be a list like"),
+        ({"mounts": ["/a"]}, r"profiles\.p\.mounts: item 1: must be like"),
+        (
+            {"mounts": [{"source": "/a", "target": "b"}]},
+            r"profiles\.p\.mounts: item 1: target: must be an absolute path",
+        ),
+        (
+            {"mounts": [{"source": "/a", "target": "/../"}]},
+            r"profiles\.p\.mounts: item 1: target: must not be /; set root",
+        ),
+        ({"mounts": [{"src": "/a"}]}, r"profiles\.p\.mounts: item 1: src: unknown key"),
+        (
+            {"mounts": [{"source": "/a", "target": "/b", "read_only": 1}]},
+            r"profiles\.p\.mounts: item 1: read_only: must be true or false",
         ),
         ("small", r"profiles\.p: must be a table"),
     ],

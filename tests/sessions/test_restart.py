@@ -38,8 +38,9 @@ async def test_what_had_not_ended_is_lost_and_says_so(path: Path) -> None:
         await store.put(over)
     async with (
         open_store(path) as store,
-        open_manager(FakeHost(), store, PROFILES, clock=clock) as manager,
+        open_manager(host := FakeHost(), store, PROFILES, clock=clock) as manager,
     ):
+        assert set(host.lost) == {"pending", "running", "terminating"}
         for state in (State.PENDING, State.RUNNING, State.TERMINATING):
             record = await manager.get(ME, state.value)
             assert record == make_record(

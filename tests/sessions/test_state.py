@@ -16,12 +16,17 @@ from sessions.state import (
 )
 
 P, R, T = State.PENDING, State.RUNNING, State.TERMINATING
+STILL = State.PAUSED
 EXPECTED = {
     (P, Event.READY): R,
     (P, Event.END): T,
     (P, Event.FAIL): State.FAILED,
     (R, Event.END): T,
     (R, Event.FAIL): State.FAILED,
+    (R, Event.PAUSE): STILL,
+    (STILL, Event.RESUME): R,
+    (STILL, Event.END): T,
+    (STILL, Event.FAIL): State.FAILED,
     (T, Event.ENDED): State.TERMINATED,
     (T, Event.EXPIRED): State.EXPIRED,
     (T, Event.FAIL): State.FAILED,
@@ -54,6 +59,7 @@ def test_every_state_is_reachable_and_can_fail_until_it_ends() -> None:
     [
         (State.PENDING, "pending"),
         (State.RUNNING, "running"),
+        (State.PAUSED, "running"),
         (State.TERMINATING, "terminated"),
         (State.TERMINATED, "terminated"),
         (State.FAILED, "terminated"),

@@ -73,13 +73,13 @@ async def test_mark_lost_fails_what_had_not_ended(store: RecordStore) -> None:
     over = make_ended("over", NOW)
     await store.put(over)
     later = NOW + timedelta(hours=3)
-    assert await store.mark_lost(later, "lost") == 3
+    assert set(await store.mark_lost(later, "lost")) == {"pending", "running", "terminating"}
     for state in (State.PENDING, State.RUNNING, State.TERMINATING):
         assert await store.get(state.value) == make_record(
             state.value, state=State.FAILED, reason="lost", ended_at=later
         )
     assert await store.get("over") == over
-    assert await store.mark_lost(later, "lost") == 0
+    assert await store.mark_lost(later, "lost") == ()
 
 
 async def test_purge_by_age_and_by_number_and_never_what_lives(store: RecordStore) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
 
 from relay.protocol.reasons import CloseReason
+from relay.stream import StreamStatistics
 from runtimes.base import HostedSession, SandboxError, SandboxSpec
 from tests.testing.streamless_host import StreamlessHost
 
@@ -35,6 +36,21 @@ class FakeHosted(HostedSession):
     epochs: list[int] = field(default_factory=list)
     closed: bool = False
     forced: bool = False
+    paused: bool = False
+    refusal: str = ""
+    """Why pausing and resuming do not work."""
+
+    async def pause(self) -> None:
+        await self._set_paused(value=True)
+
+    async def resume(self) -> None:
+        await self._set_paused(value=False)
+
+    async def _set_paused(self, *, value: bool) -> None:
+        await trio.sleep(1)
+        if self.refusal:
+            raise SandboxError(self.refusal)
+        self.paused = value
 
     def end(self, reason: CloseReason) -> None:
         self.ends.append(reason)
@@ -60,6 +76,9 @@ class FakeHost(StreamlessHost):
         self.opening = 0
         self.open = 0
         self.hosted: list[FakeHosted] = []
+        self.traffic: dict[str, tuple[StreamStatistics, ...]] = {}
+        """What `streams` tells, by session."""
+        self.lost: list[str] = []
 
     @property
     def runtime_name(self) -> str:
@@ -68,6 +87,13 @@ class FakeHost(StreamlessHost):
     @property
     def isolated(self) -> bool:
         return self._isolated
+
+    def streams(self, session_id: str) -> tuple[StreamStatistics, ...]:
+        return self.traffic.get(session_id, ())
+
+    async def end_lost(self, session_ids: Collection[str]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.lost.extend(session_ids)
 
     def _next_faults(self) -> Faults:
         if self._faults:

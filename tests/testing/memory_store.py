@@ -41,14 +41,14 @@ class MemoryStore(RecordStore):
         mine = [record for record in self.records.values() if record.owner == owner]
         return sorted(mine, key=lambda record: record.created_at, reverse=True)
 
-    async def mark_lost(self, now: datetime, reason: str) -> int:
+    async def mark_lost(self, now: datetime, reason: str) -> tuple[str, ...]:
         await trio.lowlevel.checkpoint()
         lost = [record for record in self.records.values() if not record.ended]
         for record in lost:
             self.records[record.session_id] = replace(
                 record, state=State.FAILED, reason=reason, ended_at=now
             )
-        return len(lost)
+        return tuple(record.session_id for record in lost)
 
     async def purge(self, ended_before: datetime, keep: int) -> int:
         await trio.lowlevel.checkpoint()

@@ -36,6 +36,7 @@ TYPES = {
     "PONG": 0x0E,
     "GOAWAY": 0x0F,
     "STOP": 0x10,
+    "SCREEN": 0x11,
 }
 NAMES = {number: name for name, number in TYPES.items()}
 SECONDS = 20.0

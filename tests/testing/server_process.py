@@ -266,7 +266,9 @@ def running_server(
     home = directory / "home"
     data_dir = directory / "data"
     mark = uuid.uuid4().hex
-    options = ["--port", "0", "--data-dir", str(data_dir), *arguments]
+    # Most tests look at processes and paths of this machine.
+    runtime = () if "--runtime" in arguments else ("--runtime", "local")
+    options = ["--port", "0", "--data-dir", str(data_dir), *runtime, *arguments]
     if config is not None:
         config_file = directory / "trunkline.toml"
         config_file.write_text(config)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from trunkline.cli.attach import attach, exec_
+from trunkline.cli.bench import bench
 from trunkline.cli.cp import cp, files
 from trunkline.cli.forward import forward, proxy
 from trunkline.cli.serve import serve
-from trunkline.cli.sessions import ls, new, open_, rm
+from trunkline.cli.sessions import ls, new, open_, pause, resume, rm
 from trunkline.cli.streams import kill, ps
 from trunkline.cli.terminal import occupy_standard_descriptors
 from trunkline.version import VERSION
@@ -34,5 +35,22 @@ def main() -> None:
     occupy_standard_descriptors()
 
 
-for command in (serve, new, ls, rm, attach, exec_, cp, files, forward, proxy, ps, kill, open_):
+for command in (
+    serve,
+    new,
+    ls,
+    pause,
+    resume,
+    rm,
+    attach,
+    exec_,
+    cp,
+    files,
+    forward,
+    proxy,
+    ps,
+    kill,
+    open_,
+    bench,
+):
     main.add_command(command)

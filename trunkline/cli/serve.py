@@ -37,9 +37,10 @@ from trunkline.settings import (
 @click.option(
     "--runtime",
     type=click.Choice(RUNTIMES),
-    default="local",
+    default="auto",
     show_default=True,
-    help="Where sessions run. local: as you, on this machine, not isolated.",
+    help="Where sessions run. bubblewrap: isolated, on this machine; local: as you, not isolated; "
+    "auto: bubblewrap where it works, else local.",
 )
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM).")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
@@ -107,6 +108,8 @@ def _announce(ready: Ready) -> None:
             "what you can do.",
             err=True,
         )
+        if ready.fallback:
+            click.echo(f"Isolation does not work here: {ready.fallback}.", err=True)
     click.echo("Trunkline is ready. Open this in a browser (it logs in once, within 15 minutes;")
     click.echo("'trunkline open' prints another):\n")
     click.echo(f"  {click.style(ready.login_url, bold=True)}\n")

@@ -1,4 +1,4 @@
-"""`trunkline new`, `ls`, `rm` and `open`."""
+"""`trunkline new`, `ls`, `pause`, `resume`, `rm` and `open`."""
 
 from __future__ import annotations
 
@@ -96,6 +96,32 @@ def rm(session_ids: tuple[str, ...]) -> None:
         async with open_client() as client:
             for session_id in session_ids:
                 await client.session(session_id).delete()
+
+    run(main)
+
+
+@click.command()
+@click.argument("session_ids", metavar="ID...", nargs=-1, required=True)
+def pause(session_ids: tuple[str, ...]) -> None:
+    """Stop everything in sessions where it is, until 'resume'."""
+
+    async def main() -> None:
+        async with open_client() as client:
+            for session_id in session_ids:
+                await client.session(session_id).pause()
+
+    run(main)
+
+
+@click.command()
+@click.argument("session_ids", metavar="ID...", nargs=-1, required=True)
+def resume(session_ids: tuple[str, ...]) -> None:
+    """Let everything in paused sessions go on."""
+
+    async def main() -> None:
+        async with open_client() as client:
+            for session_id in session_ids:
+                await client.session(session_id).resume()
 
     run(main)
 

@@ -33,6 +33,7 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     reason: str | None = None
     runtime: str | None = None
+    isolated: bool | None = None
 
 
 class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +141,14 @@ class Api:
     async def delete_session(self, session_id: str) -> None:
         """End a session and everything in it."""
         await self._call("DELETE", _path(session_id), dict[str, Any])
+
+    async def pause_session(self, session_id: str) -> SessionInfo:
+        """Stop everything in a session where it is."""
+        return await self._call("POST", _path(session_id) + "/pause", SessionInfo)
+
+    async def resume_session(self, session_id: str) -> SessionInfo:
+        """Let everything in a paused session go on."""
+        return await self._call("POST", _path(session_id) + "/resume", SessionInfo)
 
     async def ticket(
         self,

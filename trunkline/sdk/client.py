@@ -103,6 +103,18 @@ class Session:
         """End the session and everything in it."""
         await self.client.api.delete_session(self.id)
 
+    async def pause(self) -> SessionInfo:
+        """Stop everything in the session where it is, until `resume`.  What is attached stays so.
+
+        Raises:
+          ApiError: there is no such session, it does not run, or its runtime cannot.
+        """
+        return await self.client.api.pause_session(self.id)
+
+    async def resume(self) -> SessionInfo:
+        """Let everything in the session go on.  Raises: as `pause`."""
+        return await self.client.api.resume_session(self.id)
+
     async def streams(self) -> list[StreamInfo]:
         """Return the streams of the session, those that ended a while ago included.
 

@@ -24,6 +24,7 @@ import { Attachment } from "./trunk/attachment.js";
 import { delayBefore, nextAttempt } from "./trunk/backoff.js";
 import { Connection } from "./trunk/connection.js";
 import { CLOSE_REASONS, ProtocolError } from "./trunk/reasons.js";
+import { Growth } from "./trunk/windows.js";
 
 export { Attachment, ProtocolError };
 
@@ -97,6 +98,7 @@ export class Trunk {
     this._world = world;
     /** @type {Set<Attachment>} */
     this._attachments = new Set();
+    this._growth = new Growth();
     /** @type {LinkState} */
     this.state = { name: "idle", reason: "", message: "", retryAt: null };
     /** @type {Connection | null} */
@@ -133,7 +135,7 @@ export class Trunk {
         this._answeredAt ??= this._world.now();
         handlers.onattached?.(attached);
       },
-    });
+    }, this._growth);
     this._attachments.add(attachment);
     if (this._connection !== null) this._connection.attach(attachment);
     else if (this.state.name === "idle") this._begin();
@@ -177,7 +179,10 @@ export class Trunk {
     this._settle({ name: "closed", reason: "detached", message: "", retryAt: null });
   }
 
-  /** A snapshot: states, offsets, and counters in bytes; the round trip in milliseconds. */
+  /**
+   * A snapshot: states, offsets, and counters in bytes; the round trip in milliseconds.  `growth`:
+   * what the windows of all attachments have grown by.
+   */
   statistics() {
     return {
       state: this.state.name,
@@ -187,6 +192,7 @@ export class Trunk {
       bytesSent: this._counts.bytesSent + (this._connection?.bytesSent ?? 0),
       bytesReceived: this._counts.bytesReceived + (this._connection?.bytesReceived ?? 0),
       unsent: this._socket?.bufferedAmount ?? 0,
+      growth: this._growth.taken,
       attachments: [...this._attachments].map((attachment) => attachment.statistics()),
     };
   }

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.protocol.budget import Budget, BudgetStatistics
 from relay.protocol.errors import LocalProtocolError, RemoteProtocolError
 from relay.protocol.windows import (
     INITIAL_WINDOW,
@@ -143,6 +144,35 @@ def test_it_grows_no_further_than_what_the_rate_needs() -> None:
     window = ReceiveWindow(0, INITIAL_WINDOW, MAX_WINDOW)
     run(window, rate=5e6, round_trip=0.1, seconds=5.0)  # 500 kB under way at a time
     assert INITIAL_WINDOW < window.window <= 2 * 1024 * 1024
+
+
+def test_windows_grow_together_no_further_than_their_connection_allows() -> None:
+    growth = Budget(MAX_WINDOW)
+    windows = [ReceiveWindow(0, INITIAL_WINDOW, MAX_WINDOW, growth=growth) for _ in range(3)]
+    for window in windows:
+        run(window, rate=100e6, round_trip=0.1, seconds=1.0)
+    sizes = [window.window for window in windows]
+    assert sizes == [MAX_WINDOW, 2 * INITIAL_WINDOW, INITIAL_WINDOW]  # who comes first
+    assert growth.available == 0
+    windows[0].shrink()
+    assert windows[0].window == INITIAL_WINDOW
+    run(windows[2], rate=100e6, round_trip=0.1, seconds=1.0)
+    assert windows[2].window == MAX_WINDOW
+    for window in windows:
+        window.shrink()
+        window.shrink()  # nothing more to give back
+    assert growth.statistics() == BudgetStatistics(MAX_WINDOW, taken=0, peak=MAX_WINDOW)
+
+
+def test_credit_is_not_taken_back_when_a_window_shrinks() -> None:
+    window = ReceiveWindow(0, 1000, 4000, growth=Budget(10_000))
+    run(window, rate=1e6, round_trip=0.1, seconds=1.0)
+    granted = window.granted
+    window.shrink()
+    assert window.window == 1000
+    window.check(window.received, granted - window.received)
+    window.consume(granted)
+    assert window.renewal(2.0, 0.1) == granted + 1000
 
 
 @given(

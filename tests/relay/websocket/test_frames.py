@@ -9,15 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.websocket.frames import (
-    FRAMES_MAX,
-    MERGE_BYTES,
-    MERGED_MAX,
     Binary,
     Close,
     CloseCode,
     Event,
     FrameError,
-    FrameReader,
     More,
     Opcode,
     Ping,
@@ -29,6 +25,7 @@ from relay.websocket.frames import (
     encode_header,
     is_valid_close_code,
 )
+from relay.websocket.reader import FRAMES_MAX, MERGE_BYTES, MERGED_MAX, FrameReader
 
 MASK = b"\x11\x22\x33\x44"
 ROLES = list(Role)

@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from relay.websocket import Binary, Close, FrameError, Role, Text, WebSocket
-from relay.websocket.frames import Event, FrameReader, Opcode, Pong, encode_frame
+from relay.websocket.frames import Event, Opcode, Pong, encode_frame
+from relay.websocket.reader import FrameReader
 from tests.testing.websocket_pair import raw_peer
 
 MASK = b"\x01\x02\x03\x04"

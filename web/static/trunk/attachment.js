@@ -22,7 +22,7 @@
 import { encodeControl, TYPE, TYPE_NAMES } from "./frames.js";
 import { CLOSE_REASONS, ProtocolError, REFUSALS } from "./reasons.js";
 import { SignalLog } from "./signals.js";
-import { InputBuffer, OutputWindow } from "./windows.js";
+import { Growth, InputBuffer, OutputWindow } from "./windows.js";
 
 const INPUT = 0;
 const MAIN = 1;
@@ -54,8 +54,9 @@ export class Attachment {
   /**
    * @param {AttachOptions} options
    * @param {Handlers} handlers
+   * @param {Growth} [growth] what the windows of the trunk share
    */
-  constructor(options, handlers) {
+  constructor(options, handlers, growth = new Growth()) {
     if (!/^[A-Za-z0-9_-]{16,64}$/.test(options.attachment)) {
       throw new RangeError("an attachment id has 16 to 64 characters of A-Z a-z 0-9 _ -");
     }
@@ -76,7 +77,9 @@ export class Attachment {
     this.input = new InputBuffer();
     /** @type {Map<number, OutputWindow>} */
     this.outputs = new Map(
-      OUTPUT_CHANNELS[options.kind].map((channel) => [channel, new OutputWindow(options.window)]),
+      OUTPUT_CHANNELS[options.kind].map((channel) => {
+        return [channel, new OutputWindow(options.window, undefined, growth)];
+      }),
     );
     this._handlers = handlers;
     /** @type {Binding | null} */
@@ -204,8 +207,7 @@ export class Attachment {
   /** Give the attachment up; the binding, if there is one, is told. */
   giveUp() {
     if (this._link !== null) this._send(TYPE.DETACH, 0, {});
-    this.unbind();
-    this.state = "ended";
+    this._end();
   }
 
   /** Whether `nextData` would return something. */
@@ -412,9 +414,14 @@ export class Attachment {
   /** @param {Ending} ending */
   _finish(ending) {
     const told = this.exit !== null;
+    this._end();
+    if (!told) this._handlers.onclosed?.(ending);
+  }
+
+  _end() {
     this.unbind();
     this.state = "ended";
-    if (!told) this._handlers.onclosed?.(ending);
+    for (const output of this.outputs.values()) output.shrink();
   }
 
   /** End for a reason of the link. @param {Ending} ending */
@@ -446,6 +453,7 @@ export class Attachment {
       const reachesLive = channel === 1 && output.consumed < this.live && offset >= this.live;
       output.consume(offset);
       this._renew(channel, reachesLive);
+      if (offset === output.finishedAt) output.shrink();
     };
   }
 

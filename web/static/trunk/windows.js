@@ -11,10 +11,35 @@ import { ProtocolError } from "./reasons.js";
 export const INITIAL_WINDOW = 256 * 1024;
 /** Bytes; what a window may grow to.  A terminal draws this in about a tenth of a second. */
 export const MAX_WINDOW = 1024 * 1024;
+/** Bytes by which all windows of a trunk together may grow. */
+export const MAX_GROWTH = 8 * 1024 * 1024;
 /** Bytes; the most that is consumed before CREDIT says so, since owners keep what is not acknowledged. */
 export const RENEW_BYTES = 128 * 1024;
 /** Bytes of input that are kept until the owner has taken them over. */
 export const INPUT_CAPACITY = 4 * 1024 * 1024;
+
+/** A number of bytes that the windows of a trunk share: what they may grow by. */
+export class Growth {
+  /** @param {number} [total] bytes */
+  constructor(total = MAX_GROWTH) {
+    this.available = total;
+    this.taken = 0;
+  }
+
+  /** Take at most so many bytes. @param {number} most @returns {number} how many there were */
+  take(most) {
+    const taken = Math.min(most, this.available);
+    this.available -= taken;
+    this.taken += taken;
+    return taken;
+  }
+
+  /** @param {number} count */
+  giveBack(count) {
+    this.available += count;
+    this.taken -= count;
+  }
+}
 
 /**
  * What the peer may send on one channel, and how much of it has been consumed.
@@ -25,8 +50,9 @@ export class OutputWindow {
   /**
    * @param {number} [size] bytes
    * @param {number} [most] what it may grow to
+   * @param {Growth} [growth] where it takes from what it grows by
    */
-  constructor(size = INITIAL_WINDOW, most = MAX_WINDOW) {
+  constructor(size = INITIAL_WINDOW, most = MAX_WINDOW, growth = new Growth()) {
     this.received = 0;
     this.consumed = 0;
     this.granted = 0;
@@ -35,6 +61,8 @@ export class OutputWindow {
     /** @type {number | null} */
     this.finishedAt = null;
     this._most = Math.max(size, most);
+    this._growth = growth;
+    this._grown = 0;
     this._measuredFrom = 0;
     this._measuredSince = -Infinity;
   }
@@ -122,7 +150,9 @@ export class OutputWindow {
     if (due && this.consumed - this._measuredFrom >= this.size / 2) {
       // Half a window within one round trip: the path could carry more than we allow.
       if (roundTrip !== null && now - this._measuredSince < roundTrip) {
-        this.size = Math.min(this.size * 2, this._most);
+        const more = this._growth.take(Math.min(this.size, this._most - this.size));
+        this.size += more;
+        this._grown += more;
       }
       this._measuredFrom = this.consumed;
       this._measuredSince = now;
@@ -130,6 +160,13 @@ export class OutputWindow {
     this.granted = Math.max(this.granted, this.consumed + this.size);
     this.acknowledged = this.consumed;
     return { ack: this.acknowledged, up_to: this.granted };
+  }
+
+  /** Go back to the first size: nothing more will come, and others can use the growth. */
+  shrink() {
+    this._growth.giveBack(this._grown);
+    this.size -= this._grown;
+    this._grown = 0;
   }
 }
 
