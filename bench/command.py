@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import click
@@ -107,6 +109,8 @@ def execute(
         markup=False,
         highlight=False,
     )
+    # Being ended is to end what was started as well.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with console.status("starting") as status:
         found = run(
             chosen,

@@ -131,8 +131,12 @@ async def start_jail(
             os.close(complaints)
             raise
         try:
-            with trio.fail_after(_WAIT_SECONDS):
+            # Some milliseconds, seen through: a first process whose bwrap is killed before the two
+            # have spoken would wait for it for ever, and only its pid tells which one it is.
+            with trio.fail_after(_WAIT_SECONDS) as scope:
+                scope.shield = True
                 jail.found(await _child_pid(info))
+            await trio.lowlevel.checkpoint_if_cancelled()
             await trio.to_thread.run_sync(group.add, jail.first_pid)
             os.write(release, b"x")
         except BaseException as error:

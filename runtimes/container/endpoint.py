@@ -244,6 +244,8 @@ class ExecEndpoint(Endpoint):
                     await self._pump()
                     nursery.cancel_scope.cancel()
         finally:
+            # Without this task nobody would see the end: it is killed next.
+            self._end(ExitStatus(signal="KILL"))
             self._served.set()
             await trio.aclose_forcefully(self._exec.stream)
 

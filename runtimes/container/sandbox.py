@@ -27,6 +27,9 @@ _log = structlog.get_logger()
 START_SECONDS = 30.0
 """How long starting a process may take; it is not broken off half-way."""
 
+CLOSE_SECONDS = 5.0
+"""How long closing the connections may take."""
+
 _TERMINAL_ENVIRONMENT = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 _MAX_KEEPERS = 16
 """Users that processes of one sandbox may run as."""
@@ -207,11 +210,14 @@ class ContainerSandbox(Sandbox):
         except SandboxError as error:
             _log.warning("container_not_resumed", container=self._container, error=str(error))
         finally:
-            async with trio.open_nursery() as nursery:
-                for endpoint in tuple(self._open):
-                    nursery.start_soon(endpoint.aclose)
-            for keeper in self._keepers.values():
-                await keeper.aclose()
+            try:
+                async with trio.open_nursery() as nursery:
+                    for endpoint in tuple(self._open):
+                        nursery.start_soon(endpoint.aclose)
+            finally:
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                    for keeper in self._keepers.values():
+                        await keeper.aclose()
 
 
 def _do_nothing(_: ExecEndpoint) -> None:

@@ -19,7 +19,7 @@ from runtimes.cgroups.groups import Power
 from tests.contracts.runtime_scenarios import exec_request, pty_request, read_all, read_until
 from tests.testing.bubblewrap import require_bubblewrap
 from tests.testing.file_operations import do
-from tests.testing.processes import children, descriptors
+from tests.testing.processes import children, descriptors, running_pids
 
 SPEC = SandboxSpec("s")
 NO_GROUPS = Hierarchy(2, {}, dict.fromkeys(Power, "there are none; ask the administrator"))
@@ -51,6 +51,18 @@ def make(directory: Path, hierarchy: Hierarchy | None = None) -> BubblewrapRunti
 async def output(sandbox: Sandbox, script: str) -> str:
     endpoint = await sandbox.start(exec_request("sh", "-c", f"exec 2>&1; {script}"))
     return (await read_all(endpoint)).decode()
+
+
+def with_argument(part: str) -> list[int]:
+    """Return the processes that have `part` in their command line, orphans included."""
+    found = []
+    for pid in running_pids():
+        try:
+            if part.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue
+    return found
 
 
 def entries(directory: Path) -> list[str]:
@@ -209,6 +221,7 @@ async def test_a_cancelled_start_leaves_nothing(directory: Path) -> None:
                 await trio.sleep_forever()
         assert entries(directory) == []
         assert not children()
+        assert with_argument(str(directory)) == []
 
 
 @pytest.mark.parametrize("kind", [Kind.EXEC, Kind.PTY])

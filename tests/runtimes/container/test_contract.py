@@ -54,8 +54,8 @@ class TestPort(_OnAnEngine, SocketContract):
     @asynccontextmanager
     async def echo(self, runtime: Runtime) -> AsyncIterator[tuple[Sandbox, SocketTarget]]:
         async with self.open(runtime) as sandbox:
-            server = "nc -ll -p 7007 -s 127.0.0.1 -e cat"
-            await _serve(sandbox, server, "grep -q :1B5F /proc/net/tcp")
+            server = "nc -ll -p 7007 -e cat"
+            await _serve(sandbox, server, "grep -q :1B5F /proc/net/tcp*")
             yield sandbox, SocketTarget(7007)
 
 
