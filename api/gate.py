@@ -14,6 +14,7 @@ PUBLIC_ENDPOINTS = frozenset(
         "meta.healthz",
         "meta.openapi",
         "pages.asset",
+        "pages.desktop",
         "pages.index",
         "pages.terminal",
         # These only say that they are WebSockets, which take a ticket:

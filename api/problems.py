@@ -54,7 +54,7 @@ UNSUPPORTED_MEDIA_TYPE = ProblemKind(
 )
 UPGRADE_REQUIRED = ProblemKind("upgrade-required", 426, "This is a WebSocket endpoint")
 INTERNAL_ERROR = ProblemKind("internal-error", 500, "The server failed")
-SESSION_FAILED = ProblemKind("session-failed", 500, "The session could not be started")
+SESSION_FAILED = ProblemKind("session-failed", 503, "The session could not be started")
 NO_CAPACITY = ProblemKind("no-capacity", 503, "The server is full")
 SHUTTING_DOWN = ProblemKind("shutting-down", 503, "The server is shutting down")
 

@@ -48,8 +48,12 @@ class Admission:
         """
         ticket = _ticket(request)
         try:
-            subject = self._tickets.inspect(ticket).subject
             record = self._manager.find(session_id)
+            if record is not None and record.state is State.RUNNING:
+                grant = self._tickets.redeem(ticket, session_id=session_id, epoch=record.epoch)
+                return grant, record
+            # An invalid ticket learns nothing about sessions.
+            subject = self._tickets.inspect(ticket).subject
             if record is None:
                 record = await self._manager.get(Principal(subject), session_id)
             if record.state is not State.RUNNING:

@@ -113,7 +113,7 @@ class SocketRoutes:
                 subprotocol = choose_subprotocol(request, SUBPROTOCOL)
                 target = target_of(request)
                 grant, record = await self._admission.admit(request, session_id)
-                target = target or self._manager.profile(record).vnc
+                target = target or self._manager.profile(record).vnc_of(session_id)
                 await self._serve(request, subprotocol, grant, kind, target)
             except Rejected as rejected:
                 await reject(request, session_id, rejected)
@@ -181,6 +181,8 @@ def _desktop(request: WebSocketRequest) -> SocketTarget | None:
     if len(ports) + len(paths) > 1:
         raise Rejected(400, "name one port or one path, not several")
     if paths:
+        if not paths[0] or "\0" in paths[0]:
+            raise Rejected(400, "path is that of a Unix socket in the session")
         return SocketTarget(path=paths[0])
     return _port(ports[0]) if ports else None
 
@@ -254,8 +256,10 @@ async def _send_output(websocket: WebSocket, stream: AttachmentStream) -> _Farew
             data = await stream.receive_some()
         except trio.BrokenResourceError as error:
             if isinstance(error.__cause__, AttachmentClosed):
-                reason = error.__cause__.reason
-                return _Farewell(CLOSE_CODES[reason], reason)
+                closed = error.__cause__
+                # What was wrong with what it sent, only this can tell the client.
+                told = closed.message if closed.reason is CloseReason.PROTOCOL_ERROR else ""
+                return _Farewell(CLOSE_CODES[closed.reason], told or closed.reason)
             return _Farewell(CloseCode.INTERNAL_ERROR, str(error))
         if not data:
             return _Farewell(CloseCode.NORMAL)

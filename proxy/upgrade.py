@@ -23,7 +23,6 @@ class WebSocketRequest:
     Attributes:
       path: The path, percent-decoded.
       query: The values of each parameter of the query; it may hold a ticket, so it is not for logs.
-      headers: The header fields by name in lower case; repeated ones joined with ``", "``.
       subprotocols: What the client offers, best first.
       client: The client's address, for logs.
       draining: Set once the server is going away; whoever runs the WebSocket should then tell its
@@ -44,12 +43,6 @@ class WebSocketRequest:
         for name, value in parse_qsl(head.query.decode("ascii"), keep_blank_values=True):
             query.setdefault(name, []).append(value)
         self.query: Mapping[str, tuple[str, ...]] = {k: tuple(v) for k, v in query.items()}
-        headers: dict[str, str] = {}
-        for field, text in head.fields:
-            key = field.decode("ascii")
-            joined = text.decode("latin-1")
-            headers[key] = f"{headers[key]}, {joined}" if key in headers else joined
-        self.headers: Mapping[str, str] = headers
         self.subprotocols = upgrade.subprotocols
         self.client = connection.peer
         self.draining = draining
@@ -110,6 +103,7 @@ class WebSocketRequest:
         except PeerGone as error:
             raise trio.BrokenResourceError("the client left during the handshake") from error
         self._connection.enter(Phase.WEBSOCKET)
+        self.query = {}  # it holds a ticket
         self._websocket = WebSocket(
             self._stream,
             Role.SERVER,

@@ -235,7 +235,9 @@ class Wire:
                 status_code=101, headers=list(fields), reason=b"Switching Protocols"
             )
         )
-        return self._conn.trailing_data[0]
+        rest = self._conn.trailing_data[0]
+        del self._conn, self._head  # some KiB, which a WebSocket would keep for all its life
+        return rest
 
     async def linger(self) -> None:
         """Half-close, then discard what the client still sends, for a moment."""

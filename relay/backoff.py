@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Backoff:
     """Delays in seconds: from `first`, doubling, up to `maximum`, each spread down by half."""
 
-    first: float = 0.05
+    first: float = 0.01
     maximum: float = 10.0
     attempts: int = 0
 

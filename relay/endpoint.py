@@ -130,7 +130,8 @@ class StartRequest:
     `directory` None means the session's home, `user` None the sandbox's own.  A process that still
     runs after `timeout` seconds is ended, by force if need be.  `size` counts for `pty` only,
     `socket` for `tcp` and `vnc`, `file` for `file`.  `overflow` None means the default of the kind: `drop_oldest` for
-    pty, `block` for everything else.
+    pty, `block` for everything else.  `view_only` (`vnc` only): who asks may watch the desktop, and
+    nothing else; whoever starts it sees to that.
     """
 
     kind: Kind
@@ -143,6 +144,7 @@ class StartRequest:
     file: FileRequest | None = None
     user: str | None = None
     timeout: float | None = None
+    view_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,10 @@ class SocketEnd(IntEnum):
 
 class StartError(Exception):
     """The endpoint could not be started; the message says why and is shown to the user."""
+
+
+class InputRefusedError(Exception):
+    """The input is not what this endpoint lets pass; the message says why and is shown to the user."""
 
 
 class UnsupportedKindError(StartError):
@@ -213,6 +219,7 @@ class Endpoint(ABC):
           trio.BrokenResourceError: nobody reads the input any more (the process closed it or
             ended); this says nothing about the output.
           trio.ClosedResourceError: `aclose` or `send_eof` was called.
+          InputRefusedError: such input does not pass here; the stream is to be closed.
 
         Cancellation: some, all or none of `data` may have been written.
         """

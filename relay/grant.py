@@ -23,7 +23,9 @@ class Grant:
     """Authority over the streams of one session.
 
     `subject` is who was granted it.  `kinds` are the kinds of stream it covers.  `mode` VIEW
-    forbids control and starting.  `tag`, where given, narrows it to that stream; `ports`, where
+    forbids control and starting; but of a `vnc` stream,
+    which is a connection of its viewer alone, it covers all, with its input reduced to what looking
+    takes.  `tag`, where given, narrows it to that stream; `ports`, where
     given, narrows streams of kind `tcp` and `vnc` to those ports and Unix sockets.  `epoch` is the
     session's revocation epoch at the time of the grant.
     """
@@ -40,7 +42,7 @@ class Grant:
         """Tell whether an attachment of this kind, mode and tag is covered."""
         return (
             kind in self.kinds
-            and (mode is Mode.VIEW or self.mode is Mode.CONTROL)
+            and (mode is Mode.VIEW or self.mode is Mode.CONTROL or kind is Kind.VNC)
             and (self.tag is None or self.tag == tag)
         )
 

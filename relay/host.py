@@ -55,12 +55,18 @@ class StreamHost:
     """Owns the streams of one session.  Made by `open_stream_host`."""
 
     def __init__(
-        self, start: Starter, nursery: trio.Nursery, limits: StreamLimits, budget: Budget
+        self,
+        start: Starter,
+        nursery: trio.Nursery,
+        limits: StreamLimits,
+        budget: Budget,
+        desktop: SocketTarget | None = None,
     ) -> None:
         self._start = start
         self._nursery = nursery
         self._limits = limits
         self._budget = budget
+        self._desktop = desktop
         self._streams: dict[str, Stream] = {}
         self._starting: dict[str, _Starting] = {}
         self._passages = Passages()
@@ -79,7 +85,7 @@ class StreamHost:
         finds it when it asks again.
         """
         self._check(request, binding)
-        stream, started = await self._find_or_start(request)
+        stream, started = await self._find_or_start(request, binding)
         self._check(request, binding)  # things may have changed meanwhile
         self._check_target(stream.target, request, binding)
         screen = None
@@ -110,17 +116,27 @@ class StreamHost:
                 Refusal.FORBIDDEN,
                 f"the ticket does not cover {request.mode} of {request.kind} {request.tag!r}",
             )
-        if request.policy is Policy.PACE and grant.mode is Mode.VIEW:
+        if request.policy is Policy.PACE and grant.mode is Mode.VIEW and request.mode is Mode.VIEW:
             raise AttachRefused(
                 Refusal.FORBIDDEN,
                 "a ticket to view cannot make the stream wait; ask for policy skip or drop",
             )
 
         if request.start is not None:
-            self._check_target(socket_target(request, request.start), request, binding)
+            target = socket_target(request, request.start, self._desktop)
+            self._check_target(target, request, binding)
 
-    @staticmethod
-    def _check_target(target: SocketTarget | None, request: Attach, binding: Binding) -> None:
+    def _check_target(self, target: SocketTarget | None, request: Attach, binding: Binding) -> None:
+        if (
+            request.mode is Mode.CONTROL
+            and binding.grant.mode is Mode.VIEW
+            and target is not None
+            and target != self._desktop
+        ):
+            raise AttachRefused(
+                Refusal.FORBIDDEN,
+                "a ticket to view covers no connection but those to the session's desktop",
+            )
         if target is not None and not binding.grant.allows_socket(target):
             raise AttachRefused(
                 Refusal.FORBIDDEN,
@@ -128,7 +144,7 @@ class StreamHost:
                 f" it covers {binding.grant.ports}",
             )
 
-    async def _find_or_start(self, request: Attach) -> tuple[Stream, bool]:
+    async def _find_or_start(self, request: Attach, binding: Binding) -> tuple[Stream, bool]:
         """Return the stream, and whether it was started just now."""
         tag = request.tag
         while (starting := self._starting.get(tag)) is not None:
@@ -145,7 +161,7 @@ class StreamHost:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} is of kind {stream.kind}")
             if start is not None and start.command and tuple(start.command) != stream.command:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} runs another command")
-            if start is not None and socket_target(request, start) != stream.target:
+            if start is not None and socket_target(request, start, self._desktop) != stream.target:
                 raise AttachRefused(Refusal.CONFLICT, f"{tag!r} leads to {stream.target}")
             return stream, False
         if request.resume is not None:
@@ -159,7 +175,8 @@ class StreamHost:
         else:
             self._make_place_for_stream()
         starting = self._starting[tag] = _Starting(trio.Event(), self._make_rings(request.kind))
-        self._nursery.start_soon(self._run_stream, request, start, starting)
+        view_only = binding.grant.mode is Mode.VIEW
+        self._nursery.start_soon(self._run_stream, request, start, starting, view_only)
         await starting.done.wait()
         if starting.stream is None:
             raise starting.refusal or AttachRefused(Refusal.ENDING, "the session is ending")
@@ -194,6 +211,15 @@ class StreamHost:
             raise AttachRefused(Refusal.FORBIDDEN, "this attachment belongs to somebody else")
         if known is not None and request.generation < known.generation:
             raise AttachRefused(Refusal.GONE, "a newer request of this attachment was here")
+        if (
+            request.mode is Mode.CONTROL
+            and binding.grant.mode is Mode.VIEW
+            and not stream.view_only
+        ):
+            raise AttachRefused(
+                Refusal.FORBIDDEN,
+                "a ticket to view does not cover a connection that can control; open another",
+            )
         self._check_resume(stream, request)
         holder = stream.controller
         if (
@@ -318,10 +344,13 @@ class StreamHost:
 
     # ---------------------------------------------------------------- streams
 
-    async def _run_stream(self, request: Attach, start: Start, starting: _Starting) -> None:
+    async def _run_stream(
+        self, request: Attach, start: Start, starting: _Starting, view_only: bool
+    ) -> None:
         """Start a stream, run it until it ends and keep it a while; its failure ends nothing else."""
         try:
-            wanted = start_request(request, start)
+            target = socket_target(request, start, self._desktop)
+            wanted = start_request(request, start, target, view_only=view_only)
             endpoint = await self._start(wanted)
             stream = Stream(
                 str(uuid4()), request.tag, wanted, endpoint, self._limits, starting.rings
@@ -374,7 +403,7 @@ class StreamHost:
 
     @property
     def _count(self) -> int:
-        return len(self._streams) + len(self._starting) + len(self._passages)
+        return len(self._streams) + len(self._starting)
 
     def _make_place_for_stream(self) -> None:
         """Forget the stream that ended first when there are too many.
@@ -442,7 +471,7 @@ class StreamHost:
     def open_passage(
         self, grant: Grant, kind: Kind, tag: str, target: SocketTarget
     ) -> Passage | None:
-        """Give a plain connection its place among the streams; None if its tag is a stream's.
+        """Give a plain connection its place among the streams; None if it has to be a stream.
 
         Raises:
           AttachRefused: no, and why.
@@ -453,9 +482,13 @@ class StreamHost:
             raise AttachRefused(Refusal.FORBIDDEN, "this ticket was revoked; ask for a new one")
         if tag in self._passages:
             raise AttachRefused(Refusal.BUSY, f"{tag!r} is connected already")
-        if tag in self._streams or tag in self._starting:
+        if tag in self._streams or tag in self._starting or grant.mode is Mode.VIEW:
             return None
-        self._make_place_for_stream()
+        if len(self._passages) >= self._limits.max_passages:
+            raise AttachRefused(
+                Refusal.LIMIT,
+                f"a session has at most {self._limits.max_passages} plain connections to ports",
+            )
         return self._passages.open(grant, kind, tag, target)
 
     def close_passage(self, passage: Passage) -> None:
@@ -509,16 +542,20 @@ def _release(rings: Mapping[Channel, ReplayRing]) -> None:
 
 @asynccontextmanager
 async def open_stream_host(
-    start: Starter, limits: StreamLimits | None = None, budget: Budget | None = None
+    start: Starter,
+    limits: StreamLimits | None = None,
+    budget: Budget | None = None,
+    desktop: SocketTarget | None = None,
 ) -> AsyncIterator[StreamHost]:
     """Host the streams of one session; leaving the block ends them all.
 
     Attachments that are still there are closed with `session_ended` unless `StreamHost.end` gave
     another reason before.  `budget` is shared with the other sessions of the server.
+    `desktop` is where `vnc` streams lead that do not say.
     """
     limits = limits or StreamLimits()
     async with trio.open_nursery() as nursery:
-        host = StreamHost(start, nursery, limits, budget or Budget(limits.budget_bytes))
+        host = StreamHost(start, nursery, limits, budget or Budget(limits.budget_bytes), desktop)
         try:
             yield host
         finally:

@@ -31,6 +31,8 @@ class StreamLimits:
     """What the replay rings of all streams of a server hold together."""
     max_streams: int = 64
     """Streams of one session, ended ones that are retained included."""
+    max_passages: int = 1024
+    """Plain WebSockets to ports of one session that are joined directly: they hold no ring."""
     max_attachments: int = 64
     """Attachments that one stream remembers; those without a link are forgotten first."""
 

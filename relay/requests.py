@@ -50,11 +50,12 @@ def resize_to(stream: Stream, request: Attach) -> None:
         stream.resize(TerminalSize(request.columns, request.rows))
 
 
-def start_request(request: Attach, start: Start) -> StartRequest:
-    """Return what is to be started.
+def start_request(
+    request: Attach, start: Start, target: SocketTarget | None = None, *, view_only: bool = False
+) -> StartRequest:
+    """Return what is to be started; `target` is where a connection leads.
 
     Raises:
-      AttachRefused: the target is wrong.
       StartError: a file stream was not told what to do.
     """
     size = TerminalSize()
@@ -69,19 +70,26 @@ def start_request(request: Attach, start: Start) -> StartRequest:
         timeout=start.timeout,
         size=size,
         overflow=start.overflow,
-        socket=socket_target(request, start),
+        socket=target,
+        view_only=view_only,
         file=_file_request(request, start),
     )
 
 
-def socket_target(request: Attach, start: Start) -> SocketTarget | None:
+def socket_target(
+    request: Attach, start: Start, desktop: SocketTarget | None
+) -> SocketTarget | None:
     """Return where a connection leads; None for other kinds.
+
+    `desktop` is where `vnc` leads if the request does not say.
 
     Raises:
       AttachRefused: it is wrong.
     """
     if request.kind not in {Kind.TCP, Kind.VNC}:
         return None
+    if request.kind is Kind.VNC and start.port is None and start.path is None and desktop:
+        return desktop
     try:
         return SocketTarget(start.port, start.path)
     except ValueError as error:

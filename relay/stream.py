@@ -44,6 +44,7 @@ from relay.endpoint import (
     Channel,
     Endpoint,
     ExitStatus,
+    InputRefusedError,
     Kind,
     Overflow,
     StartRequest,
@@ -119,6 +120,7 @@ class Stream:
         self.kind = kind = request.kind
         self.command = request.command
         self.target = request.socket
+        self.view_only = request.view_only
         self.endpoint = endpoint
         self.started_at = trio.current_time()
         self.rings = rings
@@ -406,8 +408,16 @@ class Stream:
                     self._stop_input()
             except trio.BrokenResourceError:
                 self._stop_input()
+            except InputRefusedError as refusal:
+                self._refuse_input(str(refusal))
             if data is not None:
                 self._consumed_input(attachment, len(data))
+
+    def _refuse_input(self, message: str) -> None:
+        logger.warning("input refused", stream=self.name, tag=self.tag, reason=message)
+        self._stop_input()
+        self.close(CloseReason.PROTOCOL_ERROR, message)
+        self.endpoint.send_signal("KILL")
 
     def _consumed_input(self, attachment: Attachment, count: int) -> None:
         self._input_waiting -= count

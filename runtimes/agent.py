@@ -35,6 +35,7 @@ from runtimes.base import (
     SessionHost,
     UnknownSession,
 )
+from runtimes.desktop import open_desktop
 
 logger = structlog.get_logger(__name__)
 
@@ -119,8 +120,9 @@ class Agent(SessionHost):
         if spec.session_id in self._sessions:
             raise SandboxError(f"session {spec.session_id} is here already")
         async with (
-            self._runtime.open_sandbox(spec) as sandbox,
-            open_stream_host(sandbox.start, self._limits, self._budget) as streams,
+            self._runtime.open_sandbox(spec) as bare,
+            open_desktop(bare, spec) as sandbox,
+            open_stream_host(sandbox.start, self._limits, self._budget, spec.vnc) as streams,
         ):
             hosted = self._sessions[spec.session_id] = _Hosted(sandbox, streams)
             try:

@@ -50,6 +50,21 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class DesktopSpec:
+    """A desktop that is started in the sandbox when somebody wants to see it.
+
+    `width` and `height` are in pixels.  `command` is what runs on it; empty: a terminal, if one is
+    installed.  `server` is a command that serves a desktop in place of TigerVNC and starts itself
+    what is to be seen; see `runtimes.desktop.launch`.
+    """
+
+    width: int = 1280
+    height: int = 800
+    command: tuple[str, ...] = ()
+    server: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """What kind of sandbox to make.
 
@@ -58,7 +73,8 @@ class SandboxSpec:
     `image` is what a container is made of, `root` the directory that a sandbox without images sees
     as ``/``; None means the runtime's own choice.  `network` None means what the runtime does by
     default: nothing outside, where it isolates.  `keep_home` says that the home outlives the
-    session, so that it can be started again.  What a runtime has no use for it ignores; what it
+    session, so that it can be started again.  `vnc` is where the desktop is served, `desktop` what
+    starts it there; without it, whatever runs in the sandbox does.  What a runtime has no use for it ignores; what it
     cannot enforce, a limit say, is a `SandboxError`, never silence.
     """
 
@@ -73,6 +89,8 @@ class SandboxSpec:
     mounts: tuple[Mount, ...] = ()
     network: Network | None = None
     keep_home: bool = False
+    vnc: SocketTarget | None = None
+    desktop: DesktopSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

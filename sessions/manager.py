@@ -395,6 +395,8 @@ class Manager:
             mounts=profile.mounts,
             network=profile.network,
             keep_home=profile.keep_home,
+            vnc=profile.vnc_of(record.session_id),
+            desktop=profile.desktop,
         )
         session = LiveSession(
             record,

@@ -18,6 +18,7 @@ In the configuration file::
     network = "none"
     keep_home = true
     idle_timeout_seconds = 1800
+    desktop = { command = ["firefox"], geometry = "1280x800" }
 
 docs/reference/profiles.md explains every key.
 """
@@ -34,7 +35,8 @@ from typing import Any
 from auth.policy import Limits
 from relay.endpoint import SocketTarget
 from relay.socket_rules import SocketRules
-from runtimes.base import Mount, Network, ResourceLimits
+from runtimes.base import DesktopSpec, Mount, Network, ResourceLimits
+from runtimes.desktop.launch import desktop_socket
 
 DEFAULT_PROFILE = "default"
 DEFAULT_VNC_PORT = 5900
@@ -47,6 +49,8 @@ _MAX_TEXT = 4096
 _MAX_ITEMS = 256
 _MAX_PROCESSES = 1_000_000
 _MAX_CPUS = 1024
+_MIN_PIXELS = 64
+_MAX_PIXELS = 16384
 _MIN_MEMORY = 32 * 1024 * 1024
 _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -60,7 +64,8 @@ class Profile:
     None lets everybody use it.  `command` empty means the user's login shell; `environment` is
     added to that of the runtime; `directory` None means the runtime's home.  `ports` are the ports
     and Unix sockets of the sandbox that clients may be connected to, None any.  `vnc` is where the
-    desktop is served if a client does not say.
+    desktop is served if a client does not say and there is no `desktop`, which is started for the
+    first who wants to see it.
 
     `runtime` empty means the server's default one.  `image`, `root`, `mounts`, `network` and
     `keep_home` are as in `SandboxSpec`; `resources` are its limits, the ``limits`` of the
@@ -85,6 +90,18 @@ class Profile:
     network: Network | None = None
     keep_home: bool = False
     idle_timeout_seconds: int | None = None
+    desktop: DesktopSpec | None = None
+
+    def vnc_of(self, session_id: str) -> SocketTarget:
+        """Return where the desktop of a session is served."""
+        return self.vnc if self.desktop is None else desktop_socket(session_id)
+
+    def ports_of(self, session_id: str) -> SocketRules | None:
+        """Return what clients of a session may be connected to, its `desktop` included; None: any."""
+        path = desktop_socket(session_id).path
+        if self.ports is None or self.desktop is None or path is None:
+            return self.ports
+        return SocketRules(self.ports.ranges, self.ports.paths | {path})
 
     @property
     def limits(self) -> Limits:
@@ -157,6 +174,10 @@ def _profile(name: str, table: object) -> Profile:
     if "limits" in values:
         values["resources"] = values.pop("limits")
     profile = Profile(name, **values)
+    if "vnc" in values and profile.desktop is not None:
+        raise ProfileError(
+            f"{here}.vnc", "leave it out: where a `desktop` is served is chosen for each session"
+        )
     if "vnc" in values and not (profile.ports is None or profile.ports.allows(profile.vnc)):
         raise ProfileError(f"{here}.vnc", f"{profile.vnc} is not among ports; add it there")
     return profile
@@ -268,6 +289,33 @@ def _limits(value: object) -> ResourceLimits:
     return ResourceLimits(**found)
 
 
+def _desktop(value: object) -> DesktopSpec:
+    if not isinstance(value, Mapping):
+        raise _BadValueError(
+            'must be a table like { command = ["firefox"], geometry = "1280x800" }'
+        )
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if key not in _DESKTOP:
+            raise _BadValueError(f"{key}: unknown key; known are {', '.join(_DESKTOP)}")
+        try:
+            found |= _DESKTOP[key](item)
+        except _BadValueError as exc:
+            raise _BadValueError(f"{key}: {exc}") from None
+    if found.get("server") and found.get("command"):
+        raise _BadValueError("command: leave it out: a `server` of yours starts what is to be seen")
+    return DesktopSpec(**found)
+
+
+def _geometry(value: object) -> dict[str, int]:
+    match = re.fullmatch(r"([0-9]{2,5})x([0-9]{2,5})", value) if isinstance(value, str) else None
+    if match is None or not all(_MIN_PIXELS <= int(size) <= _MAX_PIXELS for size in match.groups()):
+        raise _BadValueError(
+            f'must be like "1280x800", each from {_MIN_PIXELS} to {_MAX_PIXELS} pixels'
+        )
+    return {"width": int(match[1]), "height": int(match[2])}
+
+
 def _bytes(value: object) -> int:
     match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)", value) if isinstance(value, str) else None
     if match is not None:
@@ -320,6 +368,15 @@ _LIMITS: Mapping[str, tuple[str, Callable[[object], object]]] = MappingProxyType
 )
 
 
+_DESKTOP: Mapping[str, Callable[[object], Mapping[str, Any]]] = MappingProxyType(
+    {
+        "command": lambda value: {"command": _texts(value)},
+        "geometry": _geometry,
+        "server": lambda value: {"server": _texts(value)},
+    }
+)
+
+
 def _item(where: str, parse: Callable[[object], str], value: object) -> str:
     try:
         return parse(value)
@@ -346,6 +403,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "network": _network,
         "keep_home": _flag,
         "idle_timeout_seconds": _positive(_MAX_TTL_SECONDS),
+        "desktop": _desktop,
     }
 )
 """Every key of a profile and how its value is read."""

@@ -28,6 +28,7 @@ from api.addresses import is_host
 from relay.limits import StreamLimits
 from sessions.placement import EMBEDDED_NODE, Node, Tier
 from sessions.profiles import Profile, ProfileError, profiles_from_mapping
+from trunkline.runtime_tables import RuntimesTable
 
 
 class ConfigError(Exception):
@@ -54,6 +55,7 @@ class _StreamsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_seconds: _Seconds = _LIMITS.retention
     budget_bytes: _Positive = _LIMITS.budget_bytes
     max_streams: _Positive = _LIMITS.max_streams
+    max_passages: _Positive = _LIMITS.max_passages
     max_attachments: _Positive = _LIMITS.max_attachments
 
 
@@ -65,6 +67,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spin_microseconds: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
     node: _NodeTable = _NodeTable()
     streams: _StreamsTable = _StreamsTable()
+    runtimes: RuntimesTable = RuntimesTable()
     profiles: dict[str, Any] = {}
 
 
@@ -85,6 +88,7 @@ class Config:
     spin_microseconds: float = 0.0
     node: Node = EMBEDDED_NODE
     streams: StreamLimits = field(default_factory=StreamLimits)
+    runtimes: RuntimesTable = field(default_factory=RuntimesTable)
     profiles: Mapping[str, Profile] = field(default_factory=lambda: profiles_from_mapping({}))
 
 
@@ -134,6 +138,7 @@ def load_config(path: Path | None) -> Config:
             retention=read.streams.retention_seconds,
             budget_bytes=read.streams.budget_bytes,
             max_streams=read.streams.max_streams,
+            max_passages=read.streams.max_passages,
             max_attachments=read.streams.max_attachments,
         )
     except OSError as error:
@@ -152,5 +157,6 @@ def load_config(path: Path | None) -> Config:
         spin_microseconds=read.spin_microseconds,
         node=Node(node_id=read.node.node_id, region=read.node.region, tier=read.node.tier),
         streams=streams,
+        runtimes=read.runtimes,
         profiles=profiles,
     )

@@ -39,26 +39,18 @@ from proxy.terminal import TerminalRoutes
 from proxy.tls import TlsError, server_context
 from relay.reactor import open_reactor
 from runtimes.agent import Agent
-from runtimes.base import Runtime, SandboxError
-from runtimes.bubblewrap import BubblewrapRuntime
-from runtimes.fake import FakeRuntime
-from runtimes.local import LocalRuntime
+from runtimes.base import SandboxError
 from runtimes.selection import AUTO, Selection, select
 from sessions.database import StoreError
 from sessions.manager import open_manager
 from sessions.store import open_store
+from trunkline.back_ends import MAKERS
 from trunkline.sdk.discovery import leave_note, remove_note
 from trunkline.settings import Ready, Settings, SettingsError
 from trunkline.version import SOFTWARE, VERSION
 
 RETRY_AFTER = 1.0
 """Seconds after which clients of a server that goes away come back."""
-
-MAKERS: dict[str, Callable[[Settings], Runtime]] = {
-    "bubblewrap": lambda settings: BubblewrapRuntime(settings.data_dir / "sandboxes"),
-    "local": lambda _: LocalRuntime(),
-    "fake": lambda _: FakeRuntime(),
-}
 
 STARTUP_ERRORS = (KeyringError, LifespanError, ListenError, PrivateFileError, StoreError, TlsError)
 """What `serve` raises when it cannot start, besides SettingsError; the message is for the user."""
@@ -180,7 +172,10 @@ async def _select_runtimes(settings: Settings) -> Selection:
         for profile in settings.config.profiles.values()
         if profile.runtime
     }
-    makers = {name: partial(make, settings) for name, make in MAKERS.items()}
+    makers = {
+        name: partial(make, settings.data_dir, settings.config.runtimes)
+        for name, make in MAKERS.items()
+    }
     try:
         return await select(settings.runtime, needed, makers)
     except SandboxError as error:

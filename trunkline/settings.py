@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trunkline.config import Config
 
-RUNTIMES = ("auto", "bubblewrap", "local", "fake")
+RUNTIMES = ("auto", "bubblewrap", "local", "container", "kubernetes", "ssh", "fake")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 

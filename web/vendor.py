@@ -35,13 +35,21 @@ class VendorError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One package of `vendor.toml`; `files` maps a path in it to a sha256 in hex."""
+    """One package of `vendor.toml`; `files` maps a path in it to a sha256 in hex.
+
+    Of a `whole` one every file is taken and keeps its place; of another, those named, side by side.
+    """
 
     name: str
     version: str
     directory: str
     integrity: str
     files: dict[str, str]
+    whole: bool = False
+
+    def place(self, path: str) -> str:
+        """Return where a file of the package lies in `directory`."""
+        return path if self.whole else PurePosixPath(path).name
 
 
 def read_manifest(path: Path = MANIFEST) -> list[Package]:
@@ -50,7 +58,7 @@ def read_manifest(path: Path = MANIFEST) -> list[Package]:
 
 
 def unpack(package: Package, tarball: bytes) -> dict[str, bytes]:
-    """Return the wanted files of a package: file name to content, without source map references.
+    """Return the wanted files of a package: place to content, without source map references.
 
     Raises:
       VendorError: the tarball is not the pinned one, or a file is missing.
@@ -63,6 +71,12 @@ def unpack(package: Package, tarball: bytes) -> dict[str, bytes]:
         file.write(tarball)
         file.seek(0)
         with tarfile.open(fileobj=file) as archive:
+            if package.whole:
+                present = {name.removeprefix("package/") for name in archive.getnames()}
+                if stray := sorted(present ^ package.files.keys()):
+                    raise VendorError(
+                        f"{package.name}: {stray[0]} is in one of tarball and pins only"
+                    )
             for wanted in package.files:
                 try:
                     member = archive.extractfile(f"package/{wanted}")
@@ -70,7 +84,7 @@ def unpack(package: Package, tarball: bytes) -> dict[str, bytes]:
                     member = None
                 if member is None:
                     raise VendorError(f"{package.name} has no file {wanted}")
-                found[PurePosixPath(wanted).name] = _SOURCE_MAP.sub(b"\n", member.read())
+                found[package.place(wanted)] = _SOURCE_MAP.sub(b"\n", member.read())
     return found
 
 
@@ -80,8 +94,10 @@ def check(package: Package, directory: Path) -> None:
     Raises:
       VendorError: the first difference.
     """
-    pinned = {PurePosixPath(path).name: digest for path, digest in package.files.items()}
-    present = {path.name for path in directory.glob("*")}
+    pinned = {package.place(path): digest for path, digest in package.files.items()}
+    present = {
+        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
+    }
     for stray in sorted(present ^ pinned.keys()):
         word = "is missing" if stray in pinned else "should not be there"
         raise VendorError(f"{directory / stray} {word}")
@@ -126,9 +142,9 @@ def main(only_check: bool, pin: bool) -> None:
             if not only_check:
                 with tempfile.TemporaryDirectory() as scratch:
                     content = unpack(package, _fetch(package, Path(scratch)))
-                directory.mkdir(parents=True, exist_ok=True)
                 for path in package.files:
-                    name = PurePosixPath(path).name
+                    name = package.place(path)
+                    (directory / name).parent.mkdir(parents=True, exist_ok=True)
                     (directory / name).write_bytes(content[name])
                     digest = hashlib.sha256(content[name]).hexdigest()
                     digests[f"{package.directory} {path}"] = digest

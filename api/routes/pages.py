@@ -37,6 +37,15 @@ async def terminal(session_id: str) -> TrioResponse:
     return _serve("index.html")
 
 
+@blueprint.get("/desktop/<session_id>")
+@hide
+async def desktop(session_id: str) -> TrioResponse:
+    """Show the desktop page; its script attaches to the session that the path names."""
+    if _UUID.fullmatch(session_id) is None:
+        raise ApiError(NOT_FOUND, "A session's desktop is /desktop/ and the session's id.")
+    return _serve("desktop.html")
+
+
 @blueprint.get("/static/<path:path>")
 @hide
 async def asset(path: str) -> TrioResponse:

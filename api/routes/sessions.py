@@ -39,7 +39,7 @@ async def create() -> TrioResponse:
         subject=record.owner,
         kinds=frozenset(fields.DEFAULT_KINDS),
         epoch=record.epoch,
-        ports=context.manager.profile(record).ports,
+        ports=context.manager.profile(record).ports_of(record.session_id),
     )
     body = schemas.CreatedSession(
         session_id=record.session_id,
@@ -146,7 +146,7 @@ async def pty(session_id: str) -> TrioResponse:
 
 def _narrowed(record: SessionRecord, wish: SocketRules | None) -> SocketRules | None:
     """Return the ports of a ticket: those of the profile, or fewer if fewer are asked for."""
-    allowed = current_context().manager.profile(record).ports
+    allowed = current_context().manager.profile(record).ports_of(record.session_id)
     if wish is None or allowed is None:
         return wish or allowed
     if not allowed.covers(wish):

@@ -430,7 +430,8 @@ class Connection:
             stream = self._streams.get(id_)
             if stream is None or stream.state is not State.OPEN:
                 continue
-            frame = sender.next_frame(SLICE_BYTES)
+            # Alone, a stream need not stop for others.
+            frame = sender.next_frame(SLICE_BYTES if ready else max(SLICE_BYTES, budget - spent))
             for buffer in frame:
                 out.append(buffer)
                 spent += len(buffer)

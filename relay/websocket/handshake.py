@@ -6,12 +6,17 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 
 VERSION = "13"
 """The only protocol version there is (§4.1)."""
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+class HandshakeError(Exception):
+    """The server's answer to the opening handshake is not a proper one."""
 
 
 def make_key(entropy: bytes) -> str:
@@ -41,6 +46,8 @@ def parse_subprotocols(fields: list[str]) -> tuple[str, ...]:
     Raises:
       ValueError: one is not a token, or is offered twice.
     """
+    if not fields:
+        return ()
     names = tuple(name.strip(" \t") for field in fields for name in field.split(","))
     for name in names:
         if not _TOKEN.fullmatch(name):
@@ -48,3 +55,31 @@ def parse_subprotocols(fields: list[str]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ValueError("a subprotocol is offered twice")
     return names
+
+
+def check_answer(
+    headers: Iterable[tuple[bytes, bytes]], key: str, offered: Sequence[str]
+) -> str | None:
+    """Judge the 101 that a server answered (§4.1); return the subprotocol it chose.
+
+    `headers` have their names in lower case.
+
+    Raises:
+      HandshakeError: it breaks a rule, and which.
+    """
+    fields: dict[bytes, list[str]] = {}
+    for name, value in headers:
+        fields.setdefault(name, []).append(value.decode("latin-1"))
+    if [value.lower() for value in fields.get(b"upgrade", ())] != ["websocket"]:
+        raise HandshakeError("the server did not switch to the WebSocket protocol")
+    connection = {m.strip().lower() for v in fields.get(b"connection", ()) for m in v.split(",")}
+    if "upgrade" not in connection:
+        raise HandshakeError("the server did not upgrade the connection")
+    if fields.get(b"sec-websocket-accept") != [accept_value(key)]:
+        raise HandshakeError("the server's Sec-WebSocket-Accept does not belong to our key")
+    if b"sec-websocket-extensions" in fields:
+        raise HandshakeError("the server uses an extension that was not offered")
+    chosen = fields.get(b"sec-websocket-protocol", [])
+    if len(chosen) > 1 or (chosen and chosen[0] not in offered):
+        raise HandshakeError(f"the server chose a subprotocol that was not offered: {chosen}")
+    return chosen[0] if chosen else None

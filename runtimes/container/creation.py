@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from runtimes.base import Network, SandboxError, SandboxSpec
-from runtimes.container.scripts import MAIN, SHELL
+from runtimes.exec_inside.sandbox import SESSION_VARIABLE
+from runtimes.exec_inside.scripts import MAIN, SHELL
 
 SESSION_LABEL = "trunkline.session"
 SERVER_LABEL = "trunkline.server"
-SESSION_VARIABLE = "TRUNKLINE_SESSION"
 
 LEAST_MEMORY = 6 * 1024 * 1024
 """Docker takes no less."""

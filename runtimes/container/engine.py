@@ -7,19 +7,21 @@ HTTP (`runtimes.container.hijack`).  Works with Docker and with Podman's service
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import httpx2
 import trio
 
-from relay.endpoint import TerminalSize
+from relay.carrier import Buffer
+from relay.endpoint import Channel, TerminalSize
 from runtimes.container.address import EngineAddress
 from runtimes.container.errors import EngineError, EngineUnreachable
 from runtimes.container.hijack import connect, message_of, unreachable, upgrade
+from runtimes.container.multiplex import Demultiplexer, MultiplexError
+from runtimes.exec_inside.process import Exec, ExecHost, ExecSpec
 
 OLDEST_VERSION = (1, 40)
 """The first version of the API with everything that is used here (Docker 19.03)."""
@@ -29,50 +31,64 @@ NEWEST_VERSION = (1, 51)
 REQUEST_SECONDS = 60.0
 """How long one call may take; starting a container from a large image takes a while."""
 
+_READ_BYTES = 64 * 1024
 _CONNECTIONS = 16
 _MAX_CONNECTIONS = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=4)
 
-
-@dataclass(frozen=True, slots=True)
-class ExecSpec:
-    """A process to run in a container; `user` empty means the container's own."""
-
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
-    terminal: bool = False
-    user: str = ""
-    has_input: bool = True
+Opened = tuple[trio.abc.HalfCloseableStream, bytes]
+"""A connection that was taken over, and what came with the answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExecState:
-    """What the engine knows of a process; `exit_code` is None while it runs."""
+class ContainerExec(Exec):
+    """A process in a container.  Owns `stream`; `early` is what came together with the answer."""
 
-    exit_code: int | None
-
-
-class Exec:
-    """A process in a container, and the connection to its input and output.
-
-    Owns `stream`.  `early` is what came together with the answer.
-    """
-
-    def __init__(
-        self, engine: Engine, exec_id: str, stream: trio.abc.HalfCloseableStream, early: bytes
-    ) -> None:
-        self.stream = stream
-        self.early = early
+    def __init__(self, engine: Engine, exec_id: str, opened: Opened, *, is_terminal: bool) -> None:
         self._engine = engine
         self._path = f"/exec/{exec_id}"
+        self._stream, self._early = opened
+        self._is_terminal = is_terminal
+        self._demultiplexer = Demultiplexer()
+        self._failure: MultiplexError | None = None
 
-    async def inspect(self) -> ExecState:
-        """Return what the engine knows of the process.  Raises: EngineError."""
+    async def receive(self) -> Sequence[tuple[Channel, Buffer]]:
+        """As `Exec.receive`."""
+        pieces: list[tuple[Channel, Buffer]] = []
+        while not pieces:
+            if self._failure is not None:
+                raise trio.BrokenResourceError(str(self._failure)) from self._failure
+            data, self._early = self._early, b""
+            if not data:
+                data = bytes(await self._stream.receive_some(_READ_BYTES))
+            if not data:
+                break
+            if self._is_terminal:
+                return [(Channel.OUTPUT, data)]
+            try:
+                pieces.extend(self._demultiplexer.feed(data))
+            except MultiplexError as error:
+                self._failure = error
+        return pieces
+
+    async def send(self, data: Buffer) -> None:
+        """As `Exec.send`."""
+        await self._stream.send_all(data)
+
+    async def send_eof(self) -> None:
+        """As `Exec.send_eof`."""
+        await self._stream.send_eof()
+
+    async def exit_code(self) -> int | None:
+        """As `Exec.exit_code`: the engine knows it."""
         found = await self._engine.get(f"{self._path}/json")
-        return ExecState(None if found.get("Running") else int(found.get("ExitCode") or 0))
+        return None if found.get("Running") else int(found.get("ExitCode") or 0)
 
     async def resize(self, size: TerminalSize) -> None:
-        """Set the size of its terminal.  Raises: EngineError."""
+        """As `Exec.resize`."""
         await self._engine.post(f"{self._path}/resize", params={"h": size.rows, "w": size.columns})
+
+    async def aclose(self) -> None:
+        """As `Exec.aclose`."""
+        await trio.aclose_forcefully(self._stream)
 
 
 class Engine:
@@ -139,13 +155,13 @@ class Engine:
         found = await self.get("/containers/json", {"all": "true", "filters": filters})
         return list(found)
 
-    async def start_exec(self, container: str, spec: ExecSpec) -> Exec:
+    async def start_exec(self, container: str, spec: ExecSpec) -> ContainerExec:
         """Run a process in a container and connect to it.
 
         Cancellation: the process may have been started; its input has ended.
         """
         body = {
-            "AttachStdin": spec.has_input,
+            "AttachStdin": True,
             "AttachStdout": True,
             "AttachStderr": True,
             "Tty": spec.terminal,
@@ -157,14 +173,12 @@ class Engine:
         exec_id = str(created["Id"])
         try:
             with trio.fail_after(REQUEST_SECONDS):
-                stream, early = await self._take_over(exec_id, terminal=spec.terminal)
+                opened = await self._take_over(exec_id, terminal=spec.terminal)
         except trio.TooSlowError:
             raise self._too_slow("starting a process") from None
-        return Exec(self, exec_id, stream, early)
+        return ContainerExec(self, exec_id, opened, is_terminal=spec.terminal)
 
-    async def _take_over(
-        self, exec_id: str, *, terminal: bool
-    ) -> tuple[trio.abc.HalfCloseableStream, bytes]:
+    async def _take_over(self, exec_id: str, *, terminal: bool) -> Opened:
         stream = await connect(self.address)
         try:
             target = f"{self._prefix}/exec/{exec_id}/start"
@@ -200,6 +214,22 @@ class Engine:
             raise EngineUnreachable(
                 f"what answers at {self.address} is no container engine: {method} {path} gave no JSON"
             ) from error
+
+
+class ContainerHost(ExecHost):
+    """Runs processes in one container."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self.name = name
+
+    async def start(self, spec: ExecSpec) -> ContainerExec:
+        """As `ExecHost.start`."""
+        return await self._engine.start_exec(self.name, spec)
+
+    async def order(self, verb: str) -> None:
+        """Do with the container what the engine calls `verb` (``pause``).  Raises: EngineError."""
+        await self._engine.post(f"/containers/{self.name}/{verb}")
 
 
 def _cause(error: BaseException) -> BaseException:

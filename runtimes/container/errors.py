@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from runtimes.exec_inside.process import ExecError
 
 
-class EngineError(Exception):
+class EngineError(ExecError):
     """The engine refused; `status` is that of its answer.  The message is shown to users."""
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether what the request was about does not exist."""
-        return self.status == HTTPStatus.NOT_FOUND
 
 
 class EngineUnreachable(EngineError):

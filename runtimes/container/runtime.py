@@ -70,6 +70,11 @@ class ContainerRuntime(Runtime):
         """True: the engine keeps what is inside from what is outside."""
         return True
 
+    async def prepare(self) -> None:
+        """As `Runtime.prepare`: see that the engine answers; remove what an earlier server left."""
+        for session in await self.remove_orphans(()):
+            _log.info("container_of_an_earlier_server_removed", session_id=session)
+
     @asynccontextmanager
     async def open_sandbox(self, spec: SandboxSpec) -> AsyncIterator[ContainerSandbox]:
         """As `Runtime.open_sandbox`."""

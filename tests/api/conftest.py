@@ -20,6 +20,7 @@ def static_root(tmp_path: Path) -> Path:
     root = tmp_path / "static"
     (root / "vendor" / "x").mkdir(parents=True)
     (root / "index.html").write_text(INDEX, encoding="utf-8")
+    (root / "desktop.html").write_text("<!doctype html><title>D</title>", encoding="utf-8")
     (root / "app.mjs").write_text("export const a = 1;\n", encoding="utf-8")
     (root / "style.css").write_text("body {}\n", encoding="utf-8")
     (root / "vendor" / "x" / "LICENSE").write_text("MIT\n", encoding="utf-8")

@@ -77,7 +77,7 @@ async def test_refusals(static_root: Path, autojump_clock: trio.testing.MockCloc
             body = {"profile": "default", "ttl_seconds": 60, **fields}
             return await world.call("POST", "/v1/sessions", json=body)
 
-        body = await problem(await create(), 500, "session-failed")
+        body = await problem(await create(), 503, "session-failed")
         assert "there is no shell" in body["detail"].lower()
         await problem(await create(profile="other"), 400, "invalid-field", "profile")
         await problem(await create(ttl_seconds=7201), 403, "policy-denied")

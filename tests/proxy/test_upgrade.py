@@ -203,14 +203,13 @@ async def test_what_the_handler_sees() -> None:
     async with open_front() as world:
         world.routes.handlers["/ws/a é"] = look
         client = await world.connect()
-        extra = "Sec-WebSocket-Protocol: a\nSec-WebSocket-Protocol: b, c\nX: 1\nX: 2\n"
+        extra = "Sec-WebSocket-Protocol: a\nSec-WebSocket-Protocol: b, c\n"
         await client.send(websocket_handshake("/ws/a%20%C3%A9?token=t%2Bt&x=&x=2&y", extra))
         status, headers = await client.read_head()
         assert (status, headers["sec-websocket-protocol"]) == (101, "b")
         assert seen["path"] == "/ws/a é"
         assert seen["query"] == {"token": ("t+t",), "x": ("", "2"), "y": ("",)}
         assert seen["subprotocols"] == ("a", "b", "c")
-        assert seen["headers"]["x"] == "1, 2"  # type: ignore[index]  # a Mapping
         assert seen["client"] == "{}:{}".format(*client.stream.socket.getsockname())
         # The answer to the close, then the end.
         await client.send(encode_frame(Opcode.CLOSE, b"\x03\xe8", mask=MASK))

@@ -126,9 +126,9 @@ async def test_it_says_what_it_does(autojump_clock: object) -> None:
         await trio.testing.wait_all_tasks_blocked()
     assert owner.states == [
         TrunkStatus(TrunkState.CONNECTING),
-        TrunkStatus(TrunkState.WAITING, "no route to host", 0.05),
+        TrunkStatus(TrunkState.WAITING, "no route to host", 0.01),
         TrunkStatus(TrunkState.CONNECTING),
-        TrunkStatus(TrunkState.WAITING, "TLS", 0.1),
+        TrunkStatus(TrunkState.WAITING, "TLS", 0.02),
         TrunkStatus(TrunkState.CONNECTING),
         TrunkStatus(TrunkState.CONNECTED),
         TrunkStatus(TrunkState.CLOSED),
@@ -140,7 +140,7 @@ async def test_it_waits_longer_each_time_and_then_no_longer(autojump_clock: obje
         owner.failures = [OSError("no")] * 12
         await owner.peer()
         waits = [b - a for a, b in zip(owner.times, owner.times[1:], strict=False)]
-        assert waits == pytest.approx([min(10.0, 0.05 * 2**n) for n in range(12)])
+        assert waits == pytest.approx([min(10.0, 0.01 * 2**n) for n in range(12)])
 
 
 async def test_a_link_that_was_good_resets_the_wait(autojump_clock: object) -> None:
@@ -151,7 +151,7 @@ async def test_a_link_that_was_good_resets_the_wait(autojump_clock: object) -> N
         await peer.carrier.aclose()
         await owner.peer(1)
         assert owner.times[-1] - owner.times[-2] == pytest.approx(60, abs=2)
-        assert owner.states[-3].retry_in == 0.05
+        assert owner.states[-3].retry_in == 0.01
 
 
 async def test_one_need_not_wait(autojump_clock: object) -> None:

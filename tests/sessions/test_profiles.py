@@ -7,7 +7,7 @@ import pytest
 
 from relay.endpoint import SocketTarget
 from relay.socket_rules import SocketRules
-from runtimes.base import Mount, Network, ResourceLimits
+from runtimes.base import DesktopSpec, Mount, Network, ResourceLimits
 from sessions.profiles import Profile, ProfileError, profiles_from_mapping
 
 
@@ -192,6 +192,22 @@ def test_numbers_are_positive_integers(key: str, value: object) -> None:
             {"mounts": [{"source": "/a", "target": "/b", "read_only": 1}]},
             r"profiles\.p\.mounts: item 1: read_only: must be true or false",
         ),
+        ({"desktop": True}, r"profiles\.p\.desktop: must be a table like"),
+        (
+            {"desktop": {"size": 1}},
+            r"profiles\.p\.desktop: size: unknown key; known are command, geo",
+        ),
+        ({"desktop": {"command": "x"}}, r"profiles\.p\.desktop: command: must be a list"),
+        (
+            {"desktop": {"geometry": "big"}},
+            r'profiles\.p\.desktop: geometry: must be like "1280x800"',
+        ),
+        ({"desktop": {"geometry": "20x99999"}}, r"profiles\.p\.desktop: geometry: .* 64 to 16384"),
+        (
+            {"desktop": {"command": ["a"], "server": ["b"]}},
+            r"profiles\.p\.desktop: command: leave it out",
+        ),
+        ({"desktop": {}, "vnc": 5900}, r"profiles\.p\.vnc: leave it out"),
         ("small", r"profiles\.p: must be a table"),
     ],
 )
@@ -210,3 +226,26 @@ def test_profiles_must_be_a_table() -> None:
     wrong: Any = [1]
     with pytest.raises(ProfileError, match=r"^profiles: must be a table"):
         profiles_from_mapping(wrong)
+
+
+def test_a_desktop_has_a_place_of_its_own_in_each_session() -> None:
+    table = {"desktop": {"command": ["xterm"], "geometry": "640x480"}, "ports": [8080]}
+    found = profiles_from_mapping({"p": table})["p"]
+    assert found.desktop == DesktopSpec(640, 480, ("xterm",))
+    one, other = found.vnc_of("one"), found.vnc_of("other")
+    assert one != other
+    rules = found.ports_of("one")
+    assert rules is not None
+    assert rules.allows(one)
+    assert rules.allows(SocketTarget(8080))
+    assert not rules.allows(other)
+    assert found.ports is not None
+    assert not found.ports.allows(one)
+
+
+def test_without_a_desktop_it_is_where_the_profile_says() -> None:
+    found = profiles_from_mapping({"p": {"vnc": 5901, "ports": [5901]}, "q": {}})
+    assert found["p"].vnc_of("one") == SocketTarget(5901)
+    assert found["p"].ports_of("one") == found["p"].ports
+    assert found["q"].vnc_of("one") == SocketTarget(5900)
+    assert found["q"].ports_of("one") is None

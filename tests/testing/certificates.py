@@ -19,6 +19,13 @@ class Authority:
         for number, blob in enumerate(issued.cert_chain_pems):
             blob.write_to_path(str(self.certificate), append=number > 0)
         issued.private_key_pem.write_to_path(str(self.key))
+        self._directory = directory
+
+    def write_authority(self) -> Path:
+        """Write the certificate of the authority itself, for clients that read it from a file."""
+        path = self._directory / "authority.pem"
+        self._authority.cert_pem.write_to_path(str(path))
+        return path
 
     def client_context(self, *alpn: str) -> ssl.SSLContext:
         context = ssl.create_default_context()

@@ -101,7 +101,7 @@ def podman_engine(directory: Path) -> Iterator[TestEngine]:
     try:
         _wait_until_it_answers(service, socket, directory / "log")
         engine = TestEngine(str(socket), command, environment)
-        programs = {"sh": "dash", "socat": "socat", "printenv": "printenv"}
+        programs = {"sh": "dash", "socat": "socat", "printenv": "printenv", "yes": "yes"}
         found = {name: path for name, tool in programs.items() if (path := shutil.which(tool))}
         for image, contents in ((IMAGE, found), (BUSYBOX_IMAGE, {})):
             changes = ("--change", f"WORKDIR {HOME}", "--change", "USER user")

@@ -11,7 +11,7 @@ import trio.testing
 
 from relay.carrier import Carrier
 from relay.client import Trunk, open_trunk
-from relay.endpoint import Endpoint, Kind, StartRequest
+from relay.endpoint import Endpoint, Kind, SocketTarget, StartRequest
 from relay.grant import Grant, Mode
 from relay.host import StreamHost, open_stream_host
 from relay.limits import StreamLimits
@@ -107,7 +107,9 @@ Start = Callable[[StartRequest], Endpoint] | Callable[[StartRequest], Awaitable[
 
 
 @asynccontextmanager
-async def open_world(start: Start, limits: StreamLimits | None = None) -> AsyncIterator[RelayWorld]:
+async def open_world(
+    start: Start, limits: StreamLimits | None = None, desktop: SocketTarget | None = None
+) -> AsyncIterator[RelayWorld]:
     """Open a session.  Leaving the block ends it and checks that no link has failed."""
     starts: list[StartRequest] = []
 
@@ -117,6 +119,9 @@ async def open_world(start: Start, limits: StreamLimits | None = None) -> AsyncI
         made = start(request)
         return made if isinstance(made, Endpoint) else await made
 
-    async with trio.open_nursery() as nursery, open_stream_host(starter, limits) as host:
+    async with (
+        trio.open_nursery() as nursery,
+        open_stream_host(starter, limits, desktop=desktop) as host,
+    ):
         yield RelayWorld(host, nursery, starts)
         nursery.cancel_scope.cancel()

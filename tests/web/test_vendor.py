@@ -44,7 +44,24 @@ def test_every_package_is_listed_and_brings_its_license() -> None:
     packages = read_manifest()
     assert {package.directory for package in packages} == {path.name for path in VENDOR.iterdir()}
     for package in packages:
-        assert (VENDOR / package.directory / "LICENSE").read_text().strip()
+        licences = list((VENDOR / package.directory).glob("LICENSE*"))
+        assert licences, package.name
+        assert all(path.read_text().strip() for path in licences)
+
+
+def test_a_whole_package_keeps_its_places_and_brings_every_file() -> None:
+    tarball = make_tarball({"core/a.js": b"1", "lib/a.js": b"2", "LICENSE": b"MIT"})
+    files = {"core/a.js": "", "lib/a.js": "", "LICENSE": ""}
+    package = dataclasses.replace(make_package(tarball, files), whole=True)
+    assert unpack(package, tarball) == {"core/a.js": b"1", "lib/a.js": b"2", "LICENSE": b"MIT"}
+    with pytest.raises(VendorError, match=r"lib/a\.js"):
+        unpack(dataclasses.replace(package, files={"core/a.js": "", "LICENSE": ""}), tarball)
+
+
+def test_what_novnc_is_made_of_comes_with_its_own_licences() -> None:
+    novnc = VENDOR / "novnc"
+    for path in ("LICENSE.txt", "docs/LICENSE.MPL-2.0", "vendor/pako/LICENSE", "AUTHORS"):
+        assert (novnc / path).read_text().strip()
 
 
 def test_no_source_maps() -> None:

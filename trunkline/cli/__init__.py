@@ -7,6 +7,7 @@ import click
 from trunkline.cli.attach import attach, exec_
 from trunkline.cli.bench import bench
 from trunkline.cli.cp import cp, files
+from trunkline.cli.desktop import desktop
 from trunkline.cli.forward import forward, proxy
 from trunkline.cli.serve import serve
 from trunkline.cli.sessions import ls, new, open_, pause, resume, rm
@@ -22,6 +23,7 @@ Try it:
   trunkline exec ID -- uname -a        run a command in it
   trunkline cp notes.txt ID:           copy a file into it, or out of it
   trunkline forward ID 8080            reach its port 8080 on this machine
+  trunkline desktop ID                 open its desktop in a browser
 
 Commands find the server through TRUNKLINE_URL and TRUNKLINE_TOKEN, or else
 the one that you have running on this machine.
@@ -48,6 +50,7 @@ for command in (
     files,
     forward,
     proxy,
+    desktop,
     ps,
     kill,
     open_,

@@ -46,7 +46,6 @@ from trunkline.version import SOFTWARE
 SUBPROTOCOL = "trunk.1"
 DEFAULT_TAG = "main"
 """The tag of the terminal that the browser's page and `trunkline attach` open."""
-DEFAULT_VNC_PORT = 5900
 STREAMS = frozenset({Kind.PTY, Kind.EXEC, Kind.TCP, Kind.VNC})
 
 
@@ -178,11 +177,15 @@ class Session:
 
     async def _dial(self, wish: _TicketWish, *, patient: bool) -> Carrier:
         api = self.client.api
-        try:
+
+        async def get_ticket() -> Sequence[str]:
             ticket = await api.ticket(self.id, *wish)
+            return SUBPROTOCOL, f"trunk.ticket.{ticket.token}"
+
+        try:
             websocket, _ = await open_websocket(
                 _websocket_url(api.server.url, self.id),
-                subprotocols=(SUBPROTOCOL, f"trunk.ticket.{ticket.token}"),
+                subprotocols=get_ticket,
                 ssl_context=api.ssl_context,
             )
         except ApiError as error:
@@ -339,12 +342,16 @@ class Connection:
         """
         return await self._connect(Kind.TCP, Start(port=port))
 
-    async def open_vnc(self, where: int | str = DEFAULT_VNC_PORT) -> AttachmentStream:
-        """Connect to the desktop that is served on a port, or on a Unix socket at a path.
+    async def open_vnc(self, where: int | str | None = None) -> AttachmentStream:
+        """Connect to the session's desktop, or to one on a port or the path of a Unix socket.
+
+        If the session's profile has a `desktop`, it is started for the first who connects.  With
+        mode VIEW what would act on the desktop does not get there.
 
         Raises and cancellation: as `open_port`.
         """
-        port, path = (where, None) if isinstance(where, int) else (None, where)
+        port = where if isinstance(where, int) else None
+        path = where if isinstance(where, str) else None
         return await self._connect(Kind.VNC, Start(port=port, path=path))
 
     async def _connect(self, kind: Kind, start: Start) -> AttachmentStream:
@@ -389,13 +396,15 @@ class Connection:
         takeover: bool = False,
         replay: Replay = "all",
     ) -> ClientAttachment:
+        # Each connection to a desktop is its client's own, also of one who may only view.
+        mode = Mode.CONTROL if kind is Kind.VNC else self._mode
         return await self._trunk.attach(
             AttachOptions(
                 attachment=secrets.token_urlsafe(18),
                 kind=kind,
                 tag=tag,
-                mode=self._mode,
-                start=start if self._mode is Mode.CONTROL else None,
+                mode=mode,
+                start=start if mode is Mode.CONTROL else None,
                 size=size,
                 takeover=takeover,
                 replay=replay,

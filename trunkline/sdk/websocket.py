@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -15,17 +15,21 @@ import trio
 from relay.transport import Transport, open_transport
 from relay.websocket.connection import WebSocket
 from relay.websocket.frames import Role
-from relay.websocket.handshake import VERSION, accept_value, make_key, parse_subprotocols
+from relay.websocket.handshake import (
+    VERSION,
+    HandshakeError,
+    check_answer,
+    make_key,
+    parse_subprotocols,
+)
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024
 """How much of a refusal is read."""
 
+__all__ = ["HandshakeError", "HandshakeRefused", "open_websocket"]
+
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
-
-
-class HandshakeError(Exception):
-    """The server's answer to the opening handshake is not a proper one."""
 
 
 class HandshakeRefused(HandshakeError):
@@ -57,7 +61,7 @@ class _Target:
 async def open_websocket(
     url: str,
     *,
-    subprotocols: Sequence[str] = (),
+    subprotocols: Sequence[str] | Callable[[], Awaitable[Sequence[str]]] = (),
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     timeout: float = 10.0,
@@ -66,7 +70,7 @@ async def open_websocket(
 
     Args:
       url: ``ws://`` or ``wss://``, host, path and query; no user, no fragment.
-      subprotocols: What to offer, best first.
+      subprotocols: What to offer, best first; or what finds that out, while the connection is made.
       headers: Further header fields of the request.
       ssl_context: For ``wss``; None verifies against the system's authorities.  A context given here
         must not offer HTTP/2.
@@ -76,6 +80,7 @@ async def open_websocket(
       The open WebSocket, and the subprotocol that the server chose from those offered, if any.
 
     Raises:
+      Whatever `subprotocols` does, and:
       ValueError: the URL or a subprotocol is malformed.
       OSError: there is no connection to the server.
       trio.BrokenResourceError: the connection broke, or TLS could not be agreed on.
@@ -86,14 +91,18 @@ async def open_websocket(
     Cancellation: nothing is left open.
     """
     target = _parse(url)
-    offered = parse_subprotocols(list(subprotocols)) if subprotocols else ()
+    offered = () if callable(subprotocols) else parse_subprotocols(list(subprotocols))
     with trio.fail_after(timeout):
-        stream = await _connect(target, ssl_context)
+        if callable(subprotocols):
+            stream, wanted = await _connect_meanwhile(target, ssl_context, subprotocols)
+        else:
+            stream, wanted = await _connect(target, ssl_context), ()
         try:
+            offered = offered or parse_subprotocols(list(wanted))
             key = make_key(os.urandom(16))
             transport = open_transport(stream)
             answer, initial = await _shake(transport, target, key, offered, headers or {})
-            chosen = _check(answer, key, offered)
+            chosen = check_answer(answer.headers, key, offered)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
@@ -133,6 +142,39 @@ async def _connect(target: _Target, ssl_context: ssl.SSLContext | None) -> trio.
         await trio.aclose_forcefully(secure)
         raise
     return secure
+
+
+async def _connect_meanwhile(
+    target: _Target,
+    ssl_context: ssl.SSLContext | None,
+    find: Callable[[], Awaitable[Sequence[str]]],
+) -> tuple[trio.abc.Stream, Sequence[str]]:
+    """Connect and call `find` at the same time; one round trip less than one after the other."""
+    streams: list[trio.abc.Stream] = []
+    found: list[Sequence[str]] = []
+    errors: list[Exception] = []
+
+    async def connect() -> None:
+        try:
+            streams.append(await _connect(target, ssl_context))
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect)
+            try:
+                found.append(await find())
+            except Exception as error:  # noqa: BLE001 - raised again below
+                errors.insert(0, error)  # it knows better why the server is not there
+                nursery.cancel_scope.cancel()
+    finally:
+        if not (streams and found):
+            for stream in streams:
+                await trio.aclose_forcefully(stream)
+    if errors:
+        raise errors[0]
+    return streams[0], found[0]
 
 
 async def _shake(
@@ -193,23 +235,3 @@ async def _refusal(
     except (h11.RemoteProtocolError, trio.BrokenResourceError):
         pass  # The status says enough.
     return HandshakeRefused(status, reason, bytes(body[:MAX_BODY_BYTES]))
-
-
-def _check(answer: h11.InformationalResponse, key: str, offered: Sequence[str]) -> str | None:
-    """Judge the 101 (§4.1); return the subprotocol it chose."""
-    fields: dict[bytes, list[str]] = {}
-    for name, value in answer.headers:
-        fields.setdefault(name, []).append(value.decode("latin-1"))
-    if [value.lower() for value in fields.get(b"upgrade", ())] != ["websocket"]:
-        raise HandshakeError("the server did not switch to the WebSocket protocol")
-    connection = {m.strip().lower() for v in fields.get(b"connection", ()) for m in v.split(",")}
-    if "upgrade" not in connection:
-        raise HandshakeError("the server did not upgrade the connection")
-    if fields.get(b"sec-websocket-accept") != [accept_value(key)]:
-        raise HandshakeError("the server's Sec-WebSocket-Accept does not belong to our key")
-    if b"sec-websocket-extensions" in fields:
-        raise HandshakeError("the server uses an extension that was not offered")
-    chosen = fields.get(b"sec-websocket-protocol", [])
-    if len(chosen) > 1 or (chosen and chosen[0] not in offered):
-        raise HandshakeError(f"the server chose a subprotocol that was not offered: {chosen}")
-    return chosen[0] if chosen else None

@@ -13,6 +13,7 @@
 import { Api, ApiError } from "./page/api.js";
 import { Bar } from "./page/bar.js";
 import { Card } from "./page/card.js";
+import { codeIn, takeCode } from "./page/code.js";
 import { box } from "./page/elements.js";
 import { Find } from "./page/find.js";
 import { TouchKeys } from "./page/keys.js";
@@ -168,22 +169,6 @@ class App {
       },
     ]);
   }
-}
-
-/**
- * Return the one-use code in a link, or null.
- * @param {string} text
- */
-function codeIn(text) {
-  const found = /#(?:.*&)?code=([^&\s]+)/.exec(text);
-  return found ? decodeURIComponent(found[1]) : null;
-}
-
-/** Take the code out of the address, before anything can leak it. */
-function takeCode() {
-  const code = codeIn(location.hash);
-  if (location.hash) history.replaceState(null, "", location.pathname);
-  return code;
 }
 
 function sessionInPath() {

@@ -90,8 +90,16 @@ async def test_nothing_else_can_be_named(world: World, path: str) -> None:
     await problem(await world.call("GET", path, bearer=None), 404, "not-found")
 
 
-async def test_a_page_of_no_session(world: World) -> None:
-    await problem(await world.call("GET", "/t/x", bearer=None), 404, "not-found")
+@pytest.mark.parametrize("path", ["/t/x", "/desktop/x", "/desktop/", f"/desktop/{UUID}/x"])
+async def test_a_page_of_no_session(world: World, path: str) -> None:
+    await problem(await world.call("GET", path, bearer=None), 404, "not-found")
+
+
+async def test_the_page_of_a_desktop(world: World, static_root: Path) -> None:
+    response = await world.call("GET", f"/desktop/{UUID}", bearer=None)
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert await response.get_data(as_text=True) == (static_root / "desktop.html").read_text()
 
 
 async def test_without_pages(tmp_path: Path) -> None:

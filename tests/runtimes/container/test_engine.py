@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay.endpoint import ExitStatus
+from relay.endpoint import Channel, ExitStatus
 from runtimes.base import SandboxError, SandboxSpec
 from runtimes.container import ContainerRuntime, EngineAddress
-from runtimes.container.endpoint import exit_status
-from runtimes.container.engine import ExecSpec, open_engine
+from runtimes.container.engine import open_engine
 from runtimes.container.errors import EngineError, EngineUnreachable
+from runtimes.exec_inside.endpoint import exit_status
+from runtimes.exec_inside.process import ExecSpec
 from tests.testing.socket_servers import open_server
 
 VERSION = {"ApiVersion": "1.44", "MinAPIVersion": "1.24"}
@@ -115,9 +116,13 @@ async def test_bytes_that_come_with_the_answer_are_kept(tmp_path: Path, head: by
     }
     async with playing(tmp_path, answers) as address, open_engine(address) as engine:
         running = await engine.start_exec("c", ExecSpec(("true",), {}, terminal=True))
-        rest = b"".join([piece async for piece in running.stream])
-        assert running.early + rest == b"early bytes"
-        await running.stream.aclose()
+        got = b""
+        while pieces := await running.receive():
+            for channel, piece in pieces:
+                assert channel is Channel.OUTPUT
+                got += piece
+        assert got == b"early bytes"
+        await running.aclose()
 
 
 async def test_a_connection_that_ends_before_the_answer(tmp_path: Path) -> None:

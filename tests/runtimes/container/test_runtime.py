@@ -13,7 +13,7 @@ import trustme
 from relay.endpoint import Channel, ExitStatus, Kind, SocketTarget, StartError, StartRequest
 from runtimes.base import Mount, Network, ResourceLimits, Sandbox, SandboxError, SandboxSpec
 from runtimes.container import ContainerRuntime, EngineAddress
-from runtimes.container.endpoint import BUFFER_BYTES, ExecEndpoint
+from runtimes.exec_inside.endpoint import BUFFER_BYTES, ExecEndpoint
 from tests.contracts.runtime_scenarios import PIECE, exec_request, pty_request, read_all, read_until
 from tests.testing.container_engine import IMAGE, TestEngine
 from tests.testing.socket_servers import open_server

@@ -88,13 +88,14 @@ export class Api {
   }
 
   /**
-   * Get a one-use ticket for the terminals of a session.
+   * Get a one-use ticket for the streams of a session.
    * @param {string} id
    * @param {"control" | "view"} mode
+   * @param {"pty" | "vnc"} [kind]
    * @returns {Promise<string>}
    */
-  async ticket(id, mode) {
-    const body = { kinds: ["pty"], mode, ttl_seconds: 60, uses: 1 };
+  async ticket(id, mode, kind = "pty") {
+    const body = { kinds: [kind], mode, ttl_seconds: 60, uses: 1 };
     const path = `/v1/sessions/${encodeURIComponent(id)}/attach`;
     return (await this._request("POST", path, body)).token;
   }
