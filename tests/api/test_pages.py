@@ -14,7 +14,13 @@ UUID = "550e8400-e29b-41d4-a716-446655440000"
 
 def test_hidden_files_and_links_out_are_left_out(static_root: Path) -> None:
     loaded = load_pages(static_root)
-    assert loaded.paths == {"index.html", "app.mjs", "style.css", "vendor/x/LICENSE"}
+    assert loaded.paths == {
+        "index.html",
+        "app.mjs",
+        "desktop.html",
+        "style.css",
+        "vendor/x/LICENSE",
+    }
 
 
 def test_too_much(static_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
