@@ -175,8 +175,9 @@ _TRANSLATIONS: dict[type[Exception], Callable[[Any], ApiError]] = {
     errors.NotRunning: lambda error: ApiError(
         problems.SESSION_NOT_RUNNING,
         f"The session is {error.state}: only one that runs can be paused, only a paused one"
-        " can be resumed.",
+        " can be resumed, and one that has ended can be neither stopped nor started.",
     ),
+    errors.CannotStop: lambda error: ApiError(problems.HOME_NOT_KEPT, sentence(error.reason)),
     errors.CannotPause: lambda error: ApiError(problems.NOT_SUPPORTED, sentence(error.reason)),
     errors.NotOwner: lambda _: ApiError(
         problems.NOT_OWNER,

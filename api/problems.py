@@ -43,6 +43,7 @@ SESSION_NOT_FOUND = ProblemKind("session-not-found", 404, "There is no such sess
 NOT_FOUND = ProblemKind("not-found", 404, "There is nothing here")
 METHOD_NOT_ALLOWED = ProblemKind("method-not-allowed", 405, "The method does not apply here")
 SESSION_NOT_RUNNING = ProblemKind("session-not-running", 409, "The session is not running")
+HOME_NOT_KEPT = ProblemKind("home-not-kept", 409, "Stopping would lose the session's home")
 STREAM_NOT_FOUND = ProblemKind("stream-not-found", 404, "There is no such stream")
 STREAM_CONFLICT = ProblemKind("stream-conflict", 409, "The tag is in use")
 STREAM_BUSY = ProblemKind("stream-busy", 409, "Another client controls the stream")

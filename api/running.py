@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from api.context import current_context, current_principal
 from api.problems import SESSION_NOT_RUNNING, ApiError, session_not_found
@@ -22,6 +23,15 @@ def checked_id(session_id: str) -> str:
     return session_id
 
 
+_WAY_OUT: Mapping[str, str] = {
+    State.PAUSED: "POST /v1/sessions/{id}/resume lets it go on",
+    State.STOPPING: "POST /v1/sessions/{id}/start starts it again",
+    State.STOPPED: "POST /v1/sessions/{id}/start starts it again",
+    State.STARTING: "try again once it is running",
+}
+"""What to do with one that lives, but does not run."""
+
+
 async def running_session(session_id: str) -> SessionRecord:
     """Return the record of the caller's session, which runs.
 
@@ -37,11 +47,8 @@ async def running_session(session_id: str) -> SessionRecord:
 
 def not_running(state: str) -> ApiError:
     """Make the answer to a request that needs a running session."""
-    if state == State.PAUSED:
-        return ApiError(
-            SESSION_NOT_RUNNING,
-            "The session is paused: POST /v1/sessions/{id}/resume lets it go on.",
-        )
+    if state in _WAY_OUT:
+        return ApiError(SESSION_NOT_RUNNING, f"The session is {state}: {_WAY_OUT[state]}.")
     return ApiError(
         SESSION_NOT_RUNNING,
         f"The session is {state}: only a running one can be attached to."

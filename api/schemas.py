@@ -95,7 +95,7 @@ class Session(_Schema, frozen=True, kw_only=True):
     expires_at: Time
     image_ref: Annotated[str, Meta(description="Empty where none was asked for")]
     state: Annotated[State, Meta(description="Like status, in finer steps")]
-    reason: Annotated[str, Meta(description="Why it ended")] | None
+    reason: Annotated[str, Meta(description="Why it ended or was stopped")] | None
     ended_at: Time | None
     profile: str
     runtime: Annotated[str, Meta(description="What makes the sandbox")]

@@ -85,10 +85,10 @@ class Server:
 
 
 @contextmanager
-def serve(more: str = "") -> Iterator[Server]:
+def serve(more: str = "", runtime: str = "local") -> Iterator[Server]:
     """Start `trunkline serve` on a free port of 127.0.0.1 and wait until it is ready.
 
-    `more` goes into its configuration.
+    `more` goes into its configuration, `runtime` makes its sandboxes.
 
     Raises:
       StartFailed: it ended before it was.
@@ -97,7 +97,7 @@ def serve(more: str = "") -> Iterator[Server]:
         config = Path(directory) / "trunkline.toml"
         line_port = free_port()
         config.write_text(CONFIG.format(line=line_port, more=more))
-        command = [sys.executable, "-m", "trunkline", "serve", "--port", "0", "--runtime", "local"]
+        command = [sys.executable, "-m", "trunkline", "serve", "--port", "0", "--runtime", runtime]
         command += ["--data-dir", f"{directory}/data", "--config", str(config)]
         command += ["--log-level", "warning"]
         with (

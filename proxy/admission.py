@@ -59,7 +59,8 @@ class Admission:
             if record.state is not State.RUNNING:
                 # An old ticket of another session learns nothing here.
                 self._tickets.redeem(ticket, session_id=session_id, epoch=record.epoch)
-                raise Rejected(409, f"the session is {record.state}, not running")
+                advice = "; start it" if record.state is State.STOPPED else ""
+                raise Rejected(409, f"the session is {record.state}, not running{advice}")
             grant = self._tickets.redeem(ticket, session_id=session_id, epoch=record.epoch)
         except TicketError as error:
             wrong_session = error.problem is TicketProblem.WRONG_SESSION

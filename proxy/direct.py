@@ -43,10 +43,13 @@ async def join_directly(reactor: Reactor, websocket: WebSocket, opened: OpenPass
     try:
         end = await bridge.run()
         await _say_goodbye(websocket, bridge, end, passage)
-        if end is BridgeEnd.PORT_ENDED or end is BridgeEnd.CLIENT_CLOSED:
+        stopped = end is BridgeEnd.STOPPED
+        leaving = stopped and passage.reason is CloseReason.DRAINING
+        if leaving or end is BridgeEnd.PORT_ENDED or end is BridgeEnd.CLIENT_CLOSED:
             in_order = await _deliver_rest(bridge, stream)
         else:
-            in_order = end is BridgeEnd.STOPPED and not passage.is_reset
+            # What is dropped must not look as if there had been nothing more.
+            in_order = stopped and not passage.is_reset and not bridge.undelivered
     finally:
         if not in_order and stream.socket.fileno() >= 0:
             stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

@@ -165,6 +165,8 @@ class SocketRoutes:
                 return False
             log.info("connected", directly=True)
             websocket = await request.accept(subprotocol)
+            if request.draining.is_set():  # before there was a passage that could have been told
+                opened.passage.close(CloseReason.DRAINING)
             await join_directly(self._reactor, websocket, opened)
         return True
 

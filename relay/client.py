@@ -48,6 +48,7 @@ FINAL = frozenset(
     {
         CloseReason.PROTOCOL_ERROR,
         CloseReason.SESSION_ENDED,
+        CloseReason.SESSION_STOPPED,
         CloseReason.EXPIRED,
         CloseReason.REVOKED,
         CloseReason.TAKEN_OVER,

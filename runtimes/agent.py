@@ -110,6 +110,14 @@ class Agent(SessionHost):
         """See `SessionHost`."""
         return self._runtime.isolates(runtime)
 
+    def keeps_homes(self, runtime: str) -> bool:
+        """See `SessionHost`."""
+        return self._runtime.keeps_homes(runtime)
+
+    async def remove_home(self, spec: SandboxSpec) -> None:
+        """See `SessionHost`."""
+        await self._runtime.remove_home(spec)
+
     async def end_lost(self, session_ids: Collection[str]) -> None:
         """See `SessionHost`."""
         await self._runtime.end_lost(session_ids)

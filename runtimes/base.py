@@ -170,6 +170,20 @@ class Runtime(ABC):
         """Tell whether the runtime `name` isolates; None where nobody knows it here (any more)."""
         return self.isolated if name == self.name else None
 
+    def keeps_homes(self, name: str) -> bool:
+        """Tell whether the runtime `name` heeds `SandboxSpec.keep_home`."""
+        return False
+
+    async def remove_home(self, spec: SandboxSpec) -> None:
+        """Remove what `SandboxSpec.keep_home` has kept of a session; idempotent.
+
+        Not while it has a sandbox.
+
+        Raises:
+          SandboxError: it cannot be removed, and why.
+        """
+        await trio.lowlevel.checkpoint()
+
     async def prepare(self) -> None:
         """See that it works here, and remove what an earlier life of this server has left.
 
@@ -250,6 +264,14 @@ class SessionHost(ABC):
     def isolates(self, runtime: str) -> bool | None:
         """Tell the same of a runtime by its name; None where nobody knows it here (any more)."""
         return self.isolated if runtime == self.runtime_name else None
+
+    def keeps_homes(self, runtime: str) -> bool:
+        """Tell whether that runtime can keep the home of a session (`SandboxSpec.keep_home`)."""
+        return False
+
+    async def remove_home(self, spec: SandboxSpec) -> None:
+        """Remove the kept home of a session that is not open.  As `Runtime.remove_home`."""
+        await trio.lowlevel.checkpoint()
 
     async def end_lost(self, session_ids: Collection[str]) -> None:
         """End what may still run of sessions that an earlier life of this host has lost."""

@@ -43,6 +43,19 @@ class SelectedRuntimes(Runtime):
         runtime = self._runtimes.get(name)
         return None if runtime is None else runtime.isolated
 
+    def keeps_homes(self, name: str) -> bool:
+        """As `Runtime.keeps_homes`, for each of them."""
+        runtime = self._runtimes.get(name)
+        return runtime is not None and runtime.keeps_homes(name)
+
+    async def remove_home(self, spec: SandboxSpec) -> None:
+        """As `Runtime.remove_home`.
+
+        Raises:
+          SandboxError: also where there is no runtime of that name.
+        """
+        await self._runtime_of(spec).remove_home(spec)
+
     async def prepare(self) -> None:
         """As `Runtime.prepare`, of each."""
         for runtime in self._runtimes.values():
@@ -60,12 +73,15 @@ class SelectedRuntimes(Runtime):
         Raises:
           SandboxError: also where there is no runtime of that name.
         """
+        async with self._runtime_of(spec).open_sandbox(spec) as sandbox:
+            yield sandbox
+
+    def _runtime_of(self, spec: SandboxSpec) -> Runtime:
         runtime = self._runtimes.get(spec.runtime or self.name)
         if runtime is None:
             known = ", ".join(sorted(self._runtimes))
             raise SandboxError(f"this server has no runtime {spec.runtime!r}; it has {known}")
-        async with runtime.open_sandbox(spec) as sandbox:
-            yield sandbox
+        return runtime
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ SessionError
 │   └── NoCapacity     this server has no room now; trying later may help
 ├── NotRunning         the session does not run, so this cannot be done with it
 ├── CannotPause        the sandbox cannot be paused or resumed; `reason` is shown to the caller
+├── CannotStop         stopping would lose its home; `reason` says what to set
 ├── ShuttingDown       the server is going away
 ├── SessionNotFound    there is no record of that session
 └── NotOwner           the session belongs to somebody else
@@ -67,6 +68,14 @@ class NotRunning(SessionError):
 
 class CannotPause(SessionError):
     """The session can be neither paused nor resumed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class CannotStop(SessionError):
+    """The session cannot be stopped, only ended: its home would be lost."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

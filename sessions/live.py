@@ -1,16 +1,22 @@
-"""One live session: its task, its sandbox, its record.
+"""One live session: its task, its sandboxes, its record.
 
-Theory of operation.  `LiveSession.run` is the only task of a session and the only writer of its
-record.  Others speak to it through `end`, which never waits: the *first* cause given decides how
-the session ends, and everything later is ignored.  The task then leaves the host's
-``open_session`` block, which ends every process, writes the last record and sets `finished`.
-Nothing but a cancellation from outside ever leaves `run`: an error of one session is its own.
+Theory of operation.  `LiveSession.run` is the only task of a session.  Others speak to it through
+`end`, which never waits: the *first* cause given decides how the session ends, and everything later
+is ignored.  The task then leaves the host's ``open_session`` block, which ends every process, writes
+the last record and sets `finished`.  Nothing but a cancellation from outside ever leaves `run`: an
+error of one session is its own.
 
-One cancel scope surrounds all of it, the making of the sandbox included.  (A scope around the
+Rounds.  A session that is stopped and started has several sandboxes, one after the other; each is a
+`Round`.  `stop` and `start` change the state at once and wait for the round to get there: `started`
+is set once it runs, or never will; `over` once nothing of it is left.  Between two rounds the task
+waits for either.  A round that fails is the end of the session, unless it is a start after a stop:
+then the session is stopped again.
+
+One cancel scope surrounds a round, the making of the sandbox included.  (A scope around the
 *entry* of ``open_session`` alone would be closed while a nursery opened inside it lives on, which
 Trio forbids.)  Its deadline has three meanings, one after the other: while the sandbox is being
-made, the time that may take; while the session runs, none; while it ends, the time that may take
-before the host is cancelled, which makes it use force.
+made, the time that may take; while it runs, none; while it ends, the time that may take before the
+host is cancelled, which makes it use force.
 
 Two clocks.  The time to live runs on Trio's clock, which is monotonic: setting the wall clock
 neither ends a session nor lengthens it, and time during which the machine is suspended does not
@@ -20,10 +26,7 @@ count.  The times in the record are of the wall clock and are promises (`expires
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from types import MappingProxyType
+from dataclasses import replace
 
 import structlog
 import trio
@@ -31,10 +34,20 @@ import trio
 from auth.clock import Clock
 from relay.protocol.reasons import CloseReason
 from runtimes.base import HostedSession, SandboxError, SandboxSpec, SessionHost, UnknownSession
-from sessions.errors import CannotPause, NotRunning
+from sessions.endings import ENDINGS, STOPPED, Cause, Timeouts
+from sessions.errors import (
+    CannotPause,
+    CannotStop,
+    NotRunning,
+    SessionFailed,
+    ShuttingDown,
+)
 from sessions.record import SessionRecord
-from sessions.state import Event, State, next_state
+from sessions.round import Round
+from sessions.state import RESTING, Event, State, next_state
 from sessions.store import RecordStore, StoreError
+
+__all__ = ["ENDINGS", "Cause", "LiveSession", "Timeouts"]
 
 logger = structlog.get_logger()
 
@@ -45,59 +58,15 @@ SAVE_SECONDS = 10.0
 _LOOKS_AT_USE = 10
 """How often it is looked, within the time that a session may be idle, whether it is."""
 
-
-class Cause(StrEnum):
-    """Why a session is to end."""
-
-    TERMINATED = "terminated"
-    EXPIRED = "expired"
-    ABANDONED = "abandoned"
-    SHUTDOWN = "shutdown"
-    IDLE = "idle"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """What follows from a cause: what clients are told, the last event, and the record's words."""
-
-    close_reason: CloseReason
-    event: Event
-    reason: str
-
-
-ENDINGS: Mapping[Cause, Ending] = MappingProxyType(
-    {
-        Cause.TERMINATED: Ending(CloseReason.SESSION_ENDED, Event.ENDED, "terminated on request"),
-        Cause.EXPIRED: Ending(
-            CloseReason.EXPIRED, Event.EXPIRED, "reached the end of its time to live"
-        ),
-        Cause.ABANDONED: Ending(
-            CloseReason.SESSION_ENDED, Event.ENDED, "whoever asked for it went away meanwhile"
-        ),
-        Cause.IDLE: Ending(
-            CloseReason.SESSION_ENDED,
-            Event.ENDED,
-            "ended because nobody used it: no input and no output for as long as its profile allows",
-        ),
-        Cause.SHUTDOWN: Ending(
-            CloseReason.DRAINING, Event.ENDED, "ended because the server was shut down"
-        ),
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long the phases of a session may take, in seconds."""
-
-    start: float = 60.0
-    """Making the sandbox."""
-    teardown: float = 15.0
-    """Ending everything in it politely, before the host is told to use force."""
+_HOME_REMOVERS = frozenset({Cause.TERMINATED, Cause.EXPIRED})
+"""The ends after which nobody comes back for the home of a stopped session."""
 
 
 class LiveSession:
-    """A session between the request for it and its end.  `run` does everything."""
+    """A session between the request for it and its end.  `run` does everything.
+
+    A `record` that is `stopped` is one that an earlier life of the server has left.
+    """
 
     def __init__(
         self,
@@ -120,13 +89,14 @@ class LiveSession:
         self._deadline = deadline
         self._idle_timeout = idle_timeout
         self._changing = trio.Lock()
-        self._scope = trio.CancelScope()
-        self._ending = trio.Event()
+        self._round = Round(restarts=record.state is State.STOPPED)
         self._hosted: HostedSession | None = None
         self._cause: Cause | None = None
         self._failure: str | None = None
-        self._start_given_up = False
-        self._saved = False
+        self._rests = False
+        self._home_to_remove = False
+        self._home_left: str | None = None
+        self._saved = record.state is State.STOPPED
         self.started = trio.Event()
         """Set once the session runs, or will never run."""
         self.finished = trio.Event()
@@ -143,21 +113,114 @@ class LiveSession:
         return self._cause
 
     @property
+    def _shutting_down(self) -> bool:
+        return self._cause is Cause.SHUTDOWN
+
+    @property
     def saved(self) -> bool:
         """Whether the last record reached the store."""
         return self._saved
 
     def end(self, cause: Cause) -> None:
-        """Begin to end the session; does nothing when it is ending already."""
+        """Begin to end the session; does nothing when it is ending already.
+
+        One that rests stays `stopped` when the server shuts down.
+        """
         if self._cause is not None or self._record.ended:
             return
         self._cause = cause
-        self._start_given_up = self._record.state is State.PENDING
-        self._advance(Event.END, reason=ENDINGS[cause].reason)
-        self._scope.deadline = trio.current_time() + self._timeouts.teardown
-        if self._start_given_up:
-            self._scope.cancel()
-        self._ending.set()
+        state = self._record.state
+        self._rests = cause is Cause.SHUTDOWN and state in RESTING
+        self._home_to_remove = cause in _HOME_REMOVERS and state in RESTING
+        if not self._rests:
+            self._advance(Event.END, reason=ENDINGS[cause].reason)
+        unmade = state in (State.PENDING, State.STARTING)
+        self._round.end(self._timeouts.teardown, unmade=unmade)
+        self._round.left.set()
+
+    async def stop(self) -> None:
+        """End everything in the session but its record and its home; idempotent.
+
+        Returns once nothing of it is left.  One that is being made is made first, one that is
+        being started again is given up.  The time to live runs on.
+
+        Raises:
+          CannotStop: its home would be lost.
+          NotRunning: the session is ending or has ended.
+          StoreError: it took effect, but the record could not be written.
+
+        Cancellation: the session is stopped all the same.
+        """
+        if (obstacle := self._why_no_stop()) is not None:
+            raise CannotStop(obstacle)
+        while (state := self._record.state) is not State.STOPPED:
+            round_ = self._round
+            if self._record.ended or state is State.TERMINATING:
+                raise NotRunning(state)
+            if state is State.PENDING:
+                await self.started.wait()
+                continue
+            if state is not State.STOPPING:
+                self._advance(Event.STOP, reason=STOPPED.reason)
+                round_.end(self._timeouts.teardown, unmade=state is State.STARTING)
+            await round_.over.wait()
+            if self._round is not round_:  # it was stopped, and somebody has started it since
+                return
+        if not self._saved:
+            await self._store.put(self._record)
+            self._saved = self._record.state is State.STOPPED
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def start(self) -> None:
+        """Make another sandbox for the home of a stopped session; idempotent.
+
+        Returns once the session runs.  One that is being stopped is stopped first.
+
+        Raises:
+          SessionFailed: the sandbox could not be made; the session is still stopped.
+          NotRunning: the session is paused, is ending or has ended, or was stopped meanwhile.
+          ShuttingDown: the server is going away.
+
+        Cancellation: the session is started all the same.
+        """
+        while (state := self._record.state) is State.STOPPING and self._cause is None:
+            await self._round.over.wait()
+        if self._shutting_down:
+            raise ShuttingDown
+        if state is State.STOPPED:
+            self._begin_again()
+        elif state not in (State.PENDING, State.STARTING, State.RUNNING):
+            raise NotRunning(state)
+        round_ = self._round
+        await round_.started.wait()
+        if round_.restarts and round_.failure is not None and self._cause is None:
+            raise SessionFailed(round_.failure)
+        if self._shutting_down:
+            raise ShuttingDown
+        if self._record.state is not State.RUNNING:
+            raise NotRunning(self._record.state)
+
+    def _begin_again(self) -> None:
+        before, self._round = self._round, Round(restarts=True)
+        self._advance(Event.START, reason="")
+        self._saved = False
+        before.left.set()
+
+    def _why_no_stop(self) -> str | None:
+        profile, runtime = self._record.profile, self._record.runtime
+        if not self._host.keeps_homes(runtime):
+            return (
+                f"the runtime {runtime!r} keeps no homes, so nothing would be left to start again:"
+                f' set runtime = "bubblewrap" or "container" and keep_home = true in'
+                f" [profiles.{profile}], and make another session"
+            )
+        if not self._spec.keep_home:
+            return (
+                f"the profile {profile!r} keeps no homes, so nothing would be left to start again:"
+                f" set keep_home = true in [profiles.{profile}], and make another session"
+            )
+        return None
 
     async def pause(self) -> None:
         """Stop everything in the session where it is; idempotent.
@@ -181,16 +244,14 @@ class LiveSession:
         async with self._changing:
             if self._record.state is after:
                 return
-            if self._record.state is not before or self._hosted is None:
+            hosted = self._hosted
+            if self._record.state is not before or hosted is None:
                 raise NotRunning(self._record.state)
             try:
-                if event is Event.PAUSE:
-                    await self._hosted.pause()
-                else:
-                    await self._hosted.resume()
+                await (hosted.pause() if event is Event.PAUSE else hosted.resume())
             except SandboxError as error:
                 raise CannotPause(str(error)) from error
-            if self._record.state is not before:  # it began to end meanwhile
+            if self._record.state is not before or self._hosted is not hosted:  # it ended meanwhile
                 raise NotRunning(self._record.state)
             self._advance(event)
             await self._store.put(self._record)
@@ -209,52 +270,99 @@ class LiveSession:
         await self._store.put(self._record)
 
     async def run(self) -> None:
-        """Make the sandbox, keep it until its time has come, end it.
+        """Make the sandbox, keep it until its time has come, end it; again after each start.
 
         Cancellation: ends the session by force, and leaves an honest record.
         """
         try:
-            await self._run_guarded()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._expire)
+                await self._run_rounds()
+                if self._home_to_remove and self._failure is None:
+                    await self._remove_home()
+                nursery.cancel_scope.cancel()
         finally:
             self._conclude()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SAVE_SECONDS):
                 self._saved = await self._save()
-            self.started.set()
-            self.finished.set()
+            for event in (self._round.started, self._round.over, self.started, self.finished):
+                event.set()
 
-    async def _run_guarded(self) -> None:
-        self._scope.deadline = trio.current_time() + self._timeouts.start
+    async def _run_rounds(self) -> None:
+        while True:
+            round_ = self._round
+            if self._cause is not None and (round_.restarts or round_.over.is_set()):
+                return
+            if self._record.state is not State.STOPPED:
+                await self._run_round(round_)
+                if not self._come_to_rest(round_):
+                    return
+                with trio.move_on_after(SAVE_SECONDS) as scope:
+                    self._saved = await self._save()
+                if scope.cancelled_caught:
+                    self._saved = False
+            round_.started.set()
+            round_.over.set()
+            self.started.set()
+            await round_.left.wait()
+
+    def _come_to_rest(self, round_: Round) -> bool:
+        """Bring the record to rest after a round; return whether there may be another.
+
+        Where the session does not rest, its failure is known afterwards, if there was one.
+        """
+        failed = round_.failure is not None
+        unstarted = round_.restarts and not round_.started.is_set()
+        if (self._cause is not None and not self._rests) or (failed and not unstarted):
+            self._failure = round_.failure
+            return False
+        if self._record.state not in RESTING:  # it ran, but its record could not be written
+            self._advance(Event.STOP)
+        reason = STOPPED.reason
+        if failed:
+            reason = f"could not be started again: {round_.failure}"
+        elif round_.scope.cancelled_caught and not round_.given_up:
+            reason += self._by_force()
+        self._advance(Event.HALTED, reason=reason)
+        return not self._rests
+
+    async def _run_round(self, round_: Round) -> None:
+        round_.scope.deadline = trio.current_time() + self._timeouts.start
         try:
-            with self._scope:
+            with round_.scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._expire)
                     if self._idle_timeout is not None:
-                        nursery.start_soon(self._watch_use, self._idle_timeout)
-                    await self._live()
+                        nursery.start_soon(self._watch_use, round_, self._idle_timeout)
+                    await self._live(round_)
                     nursery.cancel_scope.cancel()
         except* SandboxError as group:
-            self._failure = str(_first(group))
+            round_.failure = str(_first(group))
         except* StoreError as group:
-            self._failure = f"its record could not be written: {_first(group)}"
+            round_.failure = f"its record could not be written: {_first(group)}"
         except* Exception as group:
-            self._failure = "an internal error; the server's log says more"
+            round_.failure = "an internal error; the server's log says more"
             logger.exception(
                 "session_broke", session_id=self._record.session_id, error=repr(_first(group))
             )
-        if self._scope.cancelled_caught and self._cause is None:
-            self._failure = f"it did not start within {self._timeouts.start:g} seconds"
+        finally:
+            self._hosted = None
+        if round_.scope.cancelled_caught and not round_.ending.is_set():
+            round_.failure = f"it did not start within {self._timeouts.start:g} seconds"
 
-    async def _live(self) -> None:
+    async def _live(self, round_: Round) -> None:
         await self._store.put(self._record)
         async with self._host.open_session(self._spec) as hosted:
             self._hosted = hosted
-            if self._cause is None:
-                self._scope.deadline = float("inf")
+            if not round_.ending.is_set():
+                round_.scope.deadline = float("inf")
                 self._advance(Event.READY)
+                if self._record.epoch:  # what was revoked while there was no sandbox
+                    hosted.revoke(self._record.epoch)
                 try:
                     await self._store.put(self._record)
+                    round_.started.set()
                     self.started.set()
-                    await self._ending.wait()
+                    await round_.ending.wait()
                 finally:
                     # Cancelled from outside, no cause is known yet: the server is going away.
                     # (A host that breaks cancels this too; it knows better what to tell clients.)
@@ -262,15 +370,33 @@ class LiveSession:
                 await self._save()
 
     def _close_reason(self) -> CloseReason:
+        if self._record.state is State.STOPPING:
+            return STOPPED.close_reason
         return ENDINGS[self._cause or Cause.SHUTDOWN].close_reason
+
+    async def _remove_home(self) -> None:
+        """Remove the home of a stopped session that has ended, or know why it is still there."""
+        self._home_left = "removing it was broken off"
+        with trio.move_on_after(self._timeouts.teardown):
+            try:
+                await self._host.remove_home(self._spec)
+            except SandboxError as error:
+                self._home_left = str(error)
+            except Exception:
+                self._home_left = "an internal error; the server's log says more"
+                logger.exception("home_removal_broke", session_id=self._record.session_id)
+            else:
+                self._home_left = None
+                return
+        logger.warning("home_left", session_id=self._record.session_id, error=self._home_left)
 
     async def _expire(self) -> None:
         await trio.sleep_until(self._deadline)
         self.end(Cause.EXPIRED)
 
-    async def _watch_use(self, timeout: float) -> None:
+    async def _watch_use(self, round_: Round, timeout: float) -> None:
         """End the session once nothing went in or out of an attachment for `timeout` seconds."""
-        await self.started.wait()
+        await round_.started.wait()
         seen: object = None
         last_use = trio.current_time()
         while self._record.state in (State.RUNNING, State.PAUSED):
@@ -296,20 +422,31 @@ class LiveSession:
         ]
 
     def _conclude(self) -> None:
-        """Bring the record to its final state."""
+        """Bring the record to a state that is true without this server."""
+        state = self._record.state
+        if state in RESTING and self._failure is None and (self._cause is None or self._rests):
+            if state is not State.STOPPED:
+                self._advance(Event.HALTED, reason=STOPPED.reason)
+            return
         if self._failure is not None:
             happened = "" if self._cause is None else f"{ENDINGS[self._cause].reason}, but "
+            if self._cause is None and state is State.STOPPING:
+                happened = f"{STOPPED.reason}, but "
             self._advance(Event.FAIL, reason=happened + self._failure)
         else:
             if self._cause is None:
                 self._cause = Cause.SHUTDOWN
                 self._advance(Event.END)
+            round_, forced = self._round, ""
+            if round_.scope.cancelled_caught and not round_.given_up and not round_.over.is_set():
+                forced = self._by_force()
+            left = "" if self._home_left is None else f"; its home was left: {self._home_left}"
             ending = ENDINGS[self._cause]
-            forced = ""
-            if self._scope.cancelled_caught and not self._start_given_up:
-                forced = f"; by force, after {self._timeouts.teardown:g} seconds"
-            self._advance(ending.event, reason=ending.reason + forced)
+            self._advance(ending.event, reason=f"{ending.reason}{forced}{left}")
         self._record = replace(self._record, ended_at=self._clock())
+
+    def _by_force(self) -> str:
+        return f"; by force, after {self._timeouts.teardown:g} seconds"
 
     async def _save(self) -> bool:
         try:
@@ -328,7 +465,7 @@ class LiveSession:
         self._record = replace(
             self._record,
             state=next_state(self._record.state, event),
-            reason=reason or self._record.reason,
+            reason=self._record.reason if reason is None else reason or None,
         )
 
 

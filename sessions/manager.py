@@ -38,6 +38,7 @@ from sessions.live import Cause, LiveSession, Timeouts
 from sessions.placement import EMBEDDED_NODE, Node, NoNodeAvailable, Placement, place
 from sessions.profiles import Profile
 from sessions.record import SessionRecord
+from sessions.specs import spec_of
 from sessions.state import State
 from sessions.store import RecordStore, StoreError
 
@@ -106,7 +107,7 @@ class ManagerConfig:
 class ManagerStatistics:
     """A snapshot.
 
-    `live` and `ended` count sessions by state, `ended` since the start; `refused` counts requests
+    `live` and `ended` count sessions by state (a stopped one is live), `ended` since the start; `refused` counts requests
     for which no session was made at all.  `unsaved` are ended sessions whose last record could
     not be written yet.
     """
@@ -132,7 +133,8 @@ async def open_manager(
     """Manage sessions on `host` for as long as the ``async with`` block lasts.
 
     On entry, what the store believes to be live is recorded as lost: no sandbox outlives its
-    server.  Leaving the block ends every session, telling clients `draining`, and takes at most
+    server.  What is stopped is taken over; it can be started.  Leaving the block ends every session
+    that is not stopped, telling clients `draining`, and takes at most
     ``config.timeouts.teardown`` and the time for the last records.  A cancellation (or an error
     that leaves the block, which comes out in an exception group) does the same by force.
 
@@ -258,6 +260,8 @@ class Manager:
             return record if record.ended else await self.get(principal, session_id)
         session.end(Cause.TERMINATED)
         await session.finished.wait()
+        if not session.record.ended:  # it rests, until the server is back
+            raise ShuttingDown
         return session.record
 
     async def pause(self, principal: Principal, session_id: str) -> SessionRecord:
@@ -270,19 +274,45 @@ class Manager:
 
         Cancellation: it has taken effect, or not.
         """
-        session = await self._running_session(principal, session_id)
+        session = await self._live_session(principal, session_id)
         await session.pause()
         logger.info("session_paused", session_id=session_id)
         return session.record
 
     async def resume(self, principal: Principal, session_id: str) -> SessionRecord:
         """Let everything in a session go on; idempotent.  Raises and cancellation: as `pause`."""
-        session = await self._running_session(principal, session_id)
+        session = await self._live_session(principal, session_id)
         await session.resume()
         logger.info("session_resumed", session_id=session_id)
         return session.record
 
-    async def _running_session(self, principal: Principal, session_id: str) -> LiveSession:
+    async def stop(self, principal: Principal, session_id: str) -> SessionRecord:
+        """End everything in a session but its record and its home; idempotent.
+
+        See `LiveSession.stop`, also for what it raises and what a cancellation does.
+        """
+        session = await self._live_session(principal, session_id)
+        await session.stop()
+        logger.info("session_stopped", session_id=session_id)
+        return session.record
+
+    async def start(self, principal: Principal, session_id: str) -> SessionRecord:
+        """Start a stopped session again and return its record once it runs; idempotent.
+
+        See `LiveSession.start`, also for what it raises and what a cancellation does.
+        """
+        session = await self._live_session(principal, session_id)
+        record = session.record
+        if record.state is State.STOPPED and record.profile not in self._profiles:
+            raise SessionFailed(
+                f"the server's configuration has no profile {record.profile!r} any more;"
+                " put it back, or delete the session"
+            )
+        await session.start()
+        logger.info("session_started", session_id=session_id)
+        return session.record
+
+    async def _live_session(self, principal: Principal, session_id: str) -> LiveSession:
         record = await self.get(principal, session_id)
         session = self._live.get(session_id)
         if session is None:
@@ -332,15 +362,21 @@ class Manager:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
+        resting = await self._store.resting()
         lost = await self._store.mark_lost(self._clock(), LOST)
         if lost:
             logger.warning("sessions_lost", count=len(lost), reason=LOST)
-            await self._host.end_lost(lost)
+        # Of what was just being stopped or started, too, something may still run.
+        unsettled = [r.session_id for r in resting if r.state is not State.STOPPED]
+        if lost or unsettled:
+            await self._host.end_lost((*lost, *unsettled))
         await self._purge()
         async with trio.open_nursery() as nursery:
             sweeper = trio.CancelScope()
             nursery.start_soon(self._sweep, sweeper)
             self._nursery = nursery
+            for record in resting:
+                self._bring_back(record)
             try:
                 yield
             finally:
@@ -383,21 +419,20 @@ class Manager:
             runtime=profile.runtime or self._host.runtime_name,
             image_ref=request.image_ref,
         )
-        spec = SandboxSpec(
-            session_id=record.session_id,
-            shell=profile.command,
-            environment=profile.environment,
-            directory=profile.directory,
-            image=request.image_ref or profile.image,
-            runtime=profile.runtime,
-            root=profile.root,
-            limits=profile.resources,
-            mounts=profile.mounts,
-            network=profile.network,
-            keep_home=profile.keep_home,
-            vnc=profile.vnc_of(record.session_id),
-            desktop=profile.desktop,
-        )
+        session = self._adopt(record, spec_of(record, profile), trio.current_time() + ttl_seconds)
+        self._created += 1
+        return session
+
+    def _bring_back(self, record: SessionRecord) -> None:
+        """Own a session again that an earlier life of this server has left at rest."""
+        record = replace(record, state=State.STOPPED)
+        left = (record.expires_at - self._clock()).total_seconds()
+        spec = spec_of(record, self.profile(record), keep_home=True)
+        self._adopt(record, spec, trio.current_time() + max(0.0, left))
+
+    def _adopt(self, record: SessionRecord, spec: SandboxSpec, deadline: float) -> LiveSession:
+        if self._nursery is None:
+            raise ShuttingDown
         session = LiveSession(
             record,
             spec,
@@ -405,12 +440,11 @@ class Manager:
             store=self._store,
             clock=self._clock,
             timeouts=self._config.timeouts,
-            deadline=trio.current_time() + ttl_seconds,
-            idle_timeout=profile.idle_timeout_seconds,
+            deadline=deadline,
+            idle_timeout=self.profile(record).idle_timeout_seconds,
         )
         self._live[record.session_id] = session
         self._nursery.start_soon(self._own, session, name=f"session {record.session_id}")
-        self._created += 1
         return session
 
     def _place(self, request: CreateRequest, profile: Profile) -> Placement:
@@ -435,18 +469,23 @@ class Manager:
     async def _own(self, session: LiveSession) -> None:
         record = session.record
         log = logger.bind(session_id=record.session_id, owner=record.owner)
-        log.info("session_created", profile=record.profile, reasons=record.placement.reasons)
+        if record.state is State.PENDING:
+            log.info("session_created", profile=record.profile, reasons=record.placement.reasons)
+        else:
+            log.info("session_found", profile=record.profile, state=record.state)
         try:
             await session.run()
         finally:
             record = session.record
             del self._live[record.session_id]
-            self._ended[record.state] += 1
+            if record.ended:
+                self._ended[record.state] += 1
             if not session.saved:
                 self._unsaved[record.session_id] = record
                 if len(self._unsaved) > _MAX_UNSAVED:
                     self._unsaved.popitem(last=False)
-            log.info("session_ended", state=record.state, reason=record.reason)
+            event = "session_ended" if record.ended else "session_left"
+            log.info(event, state=record.state, reason=record.reason)
 
     async def _sweep(self, scope: trio.CancelScope) -> None:
         with scope:

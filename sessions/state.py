@@ -6,6 +6,13 @@
        │                paused ──END──▶      │
        └──────FAIL────────┴───────FAIL───────┴──▶ failed
 
+    running, paused ──STOP──▶ stopping ──HALTED──▶ stopped ──START──▶ starting ──READY──▶ running
+                                 ▲                    ▲                │   │
+                                 │                    └─────HALTED─────┘   │
+                                 └──────────────────STOP───────────────────┘
+
+These three have no sandbox, or soon none, but a home that waits for the next one.  They end and fail
+as `running` does; a start that fails is no failure of the session, which is `stopped` again.
 `terminating` is entered on the way to all three ends; which one it will be is known to the owner
 of the session, who says so with the last event.
 """
@@ -26,6 +33,12 @@ class State(StrEnum):
     """Its streams can be attached to."""
     PAUSED = "paused"
     """Its processes stand still; nothing can be attached to, what is attached stays so."""
+    STOPPING = "stopping"
+    """Everything in it is being ended, but its home stays."""
+    STOPPED = "stopped"
+    """Nothing of it is there but its record and its home; it can be started again."""
+    STARTING = "starting"
+    """After a stop, another sandbox is being made for its home."""
     TERMINATING = "terminating"
     """Everything in it is being ended; nothing can be attached to."""
     TERMINATED = "terminated"
@@ -45,6 +58,12 @@ class Event(StrEnum):
     """Its processes were stopped where they are."""
     RESUME = "resume"
     """Its processes go on."""
+    STOP = "stop"
+    """Everything in it is to end, but it is to stay."""
+    HALTED = "halted"
+    """No sandbox of it is left; its home is."""
+    START = "start"
+    """It is to have a sandbox again."""
     END = "end"
     """It is to end, for whatever reason."""
     ENDED = "ended"
@@ -75,6 +94,19 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.PAUSED, Event.RESUME): State.RUNNING,
         (State.PAUSED, Event.END): State.TERMINATING,
         (State.PAUSED, Event.FAIL): State.FAILED,
+        (State.RUNNING, Event.STOP): State.STOPPING,
+        (State.PAUSED, Event.STOP): State.STOPPING,
+        (State.STOPPING, Event.HALTED): State.STOPPED,
+        (State.STOPPING, Event.END): State.TERMINATING,
+        (State.STOPPING, Event.FAIL): State.FAILED,
+        (State.STOPPED, Event.START): State.STARTING,
+        (State.STOPPED, Event.END): State.TERMINATING,
+        (State.STOPPED, Event.FAIL): State.FAILED,
+        (State.STARTING, Event.READY): State.RUNNING,
+        (State.STARTING, Event.STOP): State.STOPPING,
+        (State.STARTING, Event.HALTED): State.STOPPED,
+        (State.STARTING, Event.END): State.TERMINATING,
+        (State.STARTING, Event.FAIL): State.FAILED,
         (State.TERMINATING, Event.ENDED): State.TERMINATED,
         (State.TERMINATING, Event.EXPIRED): State.EXPIRED,
         (State.TERMINATING, Event.FAIL): State.FAILED,
@@ -85,11 +117,17 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
 FINAL: frozenset[State] = frozenset({State.TERMINATED, State.FAILED, State.EXPIRED})
 """The states that are never left."""
 
+RESTING: frozenset[State] = frozenset({State.STOPPING, State.STOPPED, State.STARTING})
+"""The states in which all that a session needs is in its record and its home: it outlives the server."""
+
 SEED_STATUS: Mapping[State, str] = MappingProxyType(
     {
         State.PENDING: "pending",
         State.RUNNING: "running",
         State.PAUSED: "running",
+        State.STOPPING: "pending",
+        State.STOPPED: "pending",
+        State.STARTING: "pending",
         State.TERMINATING: "terminated",
         State.TERMINATED: "terminated",
         State.FAILED: "terminated",

@@ -34,7 +34,7 @@ from sessions.database import (
 )
 from sessions.placement import Placement
 from sessions.record import SessionRecord
-from sessions.state import FINAL, State
+from sessions.state import FINAL, RESTING, State
 
 __all__ = [
     "RecordStore",
@@ -104,8 +104,18 @@ class RecordStore(ABC):
         """
 
     @abstractmethod
+    async def resting(self) -> list[SessionRecord]:
+        """Return the records of the sessions that are stopped, or were being stopped or started.
+
+        Raises:
+          StoreError: they cannot be read.
+        """
+
+    @abstractmethod
     async def mark_lost(self, now: datetime, reason: str) -> tuple[str, ...]:
-        """Make every record that has not ended `failed`, ended `now`; return the sessions' ids.
+        """Make every record that neither has ended nor rests `failed`, ended `now`.
+
+        Returns the sessions' ids.
 
         Raises:
           StoreError: they cannot be written.
@@ -169,6 +179,10 @@ class Store(RecordStore):
     async def list_owned(self, owner: str) -> list[SessionRecord]:
         """See `RecordStore.list_owned`."""
         return await self._run(_list_owned, owner)
+
+    async def resting(self) -> list[SessionRecord]:
+        """See `RecordStore.resting`."""
+        return await self._run(_resting)
 
     async def mark_lost(self, now: datetime, reason: str) -> tuple[str, ...]:
         """See `RecordStore.mark_lost`."""
@@ -267,8 +281,13 @@ def _list_owned(connection: sa.Connection, owner: str) -> list[SessionRecord]:
     return [_record(row) for row in connection.execute(query).mappings()]
 
 
+def _resting(connection: sa.Connection) -> list[SessionRecord]:
+    query = sa.select(_SESSIONS).where(_SESSIONS.c.state.in_([state.value for state in RESTING]))
+    return [_record(row) for row in connection.execute(query).mappings()]
+
+
 def _mark_lost(connection: sa.Connection, now: datetime, reason: str) -> tuple[str, ...]:
-    live = _SESSIONS.c.state.not_in([state.value for state in FINAL])
+    live = _SESSIONS.c.state.not_in([state.value for state in FINAL | RESTING])
     # One transaction, and one server: nothing changes in between.
     lost = connection.execute(sa.select(_SESSIONS.c.session_id).where(live)).scalars().all()
     connection.execute(

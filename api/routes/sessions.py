@@ -96,6 +96,24 @@ async def resume(session_id: str) -> TrioResponse:
     return respond(_session(await manager.resume(current_principal(), checked_id(session_id))))
 
 
+@blueprint.post("/<session_id>/stop")
+@document_response(schemas.Session)
+@problems(401, 403, 404, 409)
+async def stop(session_id: str) -> TrioResponse:
+    """End everything in a session but its home; returns when that is done.  Idempotent."""
+    manager = current_context().manager
+    return respond(_session(await manager.stop(current_principal(), checked_id(session_id))))
+
+
+@blueprint.post("/<session_id>/start")
+@document_response(schemas.Session)
+@problems(401, 403, 404, 409, 503)
+async def start(session_id: str) -> TrioResponse:
+    """Start a stopped session again; returns when it runs.  Idempotent."""
+    manager = current_context().manager
+    return respond(_session(await manager.start(current_principal(), checked_id(session_id))))
+
+
 @blueprint.post("/<session_id>/attach")
 @document_request(schemas.CreateTicket)
 @document_response(schemas.Attach, 201)

@@ -7,11 +7,14 @@ from bench.flows.bulk import down, paced, up
 from bench.flows.contents import server_of, where
 from bench.flows.round_trips import echoing
 from bench.loadgen import Load, Moved
+from bench.machine import memory_bytes
 from bench.measure import PATIENCE, Case, Flow, Lab, Sample
 
 PLAIN, TRUNK = "trunkline", "trunkline-trunk1"
 DELAY = 0.010
 """Seconds each way on the line that is cut."""
+
+SESSIONS = 10
 SIZE = 65536
 
 
@@ -78,8 +81,21 @@ def first_byte(lab: Lab, case: Case) -> Sample:
     return Sample(times[1] * 1000)
 
 
+def sandbox_memory(_: Lab, case: Case) -> Sample:
+    """Measure the KiB of the server and its children per session in which nothing runs."""
+    server, _session = server_of(case)
+    assert case.running is not None
+    before = memory_bytes(case.running.pids)
+    made = [server.api.create_session() for _ in range(SESSIONS)]
+    after = memory_bytes(case.running.pids)
+    for session in made:
+        server.api.call("DELETE", f"/v1/sessions/{session}")
+    return Sample((after - before) / SESSIONS / 1024)
+
+
 _BOTH = (PLAIN, TRUNK)
 _ONE = (PLAIN,)
+_SANDBOXES = (PLAIN, "trunkline-bubblewrap")
 
 FLOWS = (
     Flow(
@@ -98,14 +114,24 @@ FLOWS = (
         reference=None,
         more=False,
     ),
-    Flow("session", "making a session", "ms", made, only=_ONE, reference=None, more=False),
+    Flow("session", "making a session", "ms", made, only=_SANDBOXES, reference=None, more=False),
     Flow(
         "first-byte",
         "session, and first byte of a command",
         "ms",
         first_byte,
-        only=_ONE,
+        only=_SANDBOXES,
         reference=None,
         more=False,
+    ),
+    Flow(
+        "sandbox-memory",
+        f"memory per session, {SESSIONS} of them, nothing running",
+        "KiB",
+        sandbox_memory,
+        only=_SANDBOXES,
+        reference=None,
+        more=False,
+        once=True,
     ),
 )

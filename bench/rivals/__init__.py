@@ -29,6 +29,7 @@ SUBJECTS: tuple[Subject, ...] = (
     trunkline.TRUNKLINE,
     trunkline.FORWARD,
     trunkline.SPIN,
+    trunkline.BUBBLEWRAP,
     trunkline.TRUNK1,
     websockify.WEBSOCKIFY,
     websocat.WEBSOCAT,

@@ -38,8 +38,8 @@ def tickets(api: Api, session: str, port: int, count: int = TICKETS) -> Route:
     return Route(api.port, websocket=True, targets=targets, uses=USES)
 
 
-def _start(stack: ExitStack, ports: Ports, more: str = "") -> Running:
-    server = stack.enter_context(serve(more))
+def _start(stack: ExitStack, ports: Ports, more: str = "", runtime: str = "local") -> Running:
+    server = stack.enter_context(serve(more, runtime))
     session = server.api.create_session()
 
     def routes(count: int) -> list[Route]:
@@ -97,5 +97,12 @@ SPIN = Subject(
     "Trunkline, spin_microseconds = 30",
     frozenset(),
     partial(_start, more="spin_microseconds = 30"),
+    rival=False,
+)
+BUBBLEWRAP = Subject(
+    "trunkline-bubblewrap",
+    "Trunkline, bubblewrap sandboxes",
+    frozenset(),
+    partial(_start, runtime="bubblewrap"),
     rival=False,
 )

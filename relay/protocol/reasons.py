@@ -22,6 +22,8 @@ class CloseReason(StrEnum):
     """The authority behind the attachment was withdrawn."""
     SESSION_ENDED = "session_ended"
     """The session was terminated."""
+    SESSION_STOPPED = "session_stopped"
+    """The session was stopped; once it is started again, attach afresh."""
     AGENT_LOST = "agent_lost"
     """The agent that owns the stream cannot be reached."""
     DRAINING = "draining"

@@ -75,6 +75,7 @@ class Bridge:
         self._over = trio.Event()
         self._end: BridgeEnd | None = None
         self._client_takes = True
+        self._port_error: OSError | None = None
         self._close: Close | None = None
         self.error: FrameError | None = None
         """What the client did, where it broke the protocol."""
@@ -128,8 +129,18 @@ class Bridge:
     # What the pumps have to say.
 
     def port_ended(self) -> None:
-        """The port's output has ended."""
-        self._finish(BridgeEnd.PORT_ENDED)
+        """The port's output has ended, or seems to."""
+        if self._port_error is not None:
+            self.port_broke(self._port_error)
+        else:
+            self._finish(BridgeEnd.PORT_ENDED)
+
+    def port_failed(self, error: OSError) -> None:
+        """Writing to the port told that the connection is broken, which the kernel does once only.
+
+        What came before can still be read; then a read says "end", as if all had been in order.
+        """
+        self._port_error = error
 
     def port_broke(self, error: OSError) -> None:
         """The connection to the port broke."""

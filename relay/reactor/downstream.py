@@ -100,6 +100,9 @@ class Downstream(Pump):
         if self._bridge.is_over or self._broken or source < 0 or sink < 0:
             self.readable = False
             return 0
+        if self.sink_broke:
+            self._lose_sink()
+            return 0
         try:
             if not self._flush(sink):
                 self._block()
@@ -108,16 +111,19 @@ class Downstream(Pump):
                 return self._splice(source, sink, self._pipe)
             return self._copy(source, sink)
         except OSError:
-            # Whether the client left properly is known to who reads what it sent.
-            self._broken = True
-            self.readable = False
-            self._bridge.client_takes_nothing()
+            self._lose_sink()
             return 0
+
+    def _lose_sink(self) -> None:
+        """Write no more.  Whether the client left properly is known to who reads what it sent."""
+        self._broken = True
+        self.readable = False
+        self._bridge.client_takes_nothing()
 
     def _copy(self, source: int, sink: int) -> int:
         """Read and write through the shared buffer."""
         buffer = self._reactor.outgoing
-        place = [buffer[HEADROOM:]]
+        place = self._reactor.outgoing_place
         moved = 0
         while moved < SLICE_BYTES:
             try:

@@ -54,6 +54,9 @@ EVENTS = 512
 SPIN_SOCKETS = 4
 """Spinning stops where more sockets than this are active: then somebody is always ready."""
 
+SPIN_ROUNDS = 32
+"""How many times as long as `spin` it may go on at a stretch, before other tasks get their turn."""
+
 BUFFER_BYTES = 256 * 1024
 """The most that one read takes."""
 
@@ -80,21 +83,23 @@ class Pump(ABC):
       writable: There is a point in reading, because the sink may take it.
       blocked: The sink said EAGAIN; the pump gets a turn when it takes something again.
       hung_up: The source's end (or an error) is behind what can be read.
+      sink_broke: The connection of the sink is broken, though no write has told.
       queued: It waits its turn.
     """
 
-    __slots__ = ("blocked", "hung_up", "queued", "readable", "writable")
+    __slots__ = ("blocked", "hung_up", "queued", "readable", "sink_broke", "writable")
 
     def __init__(self) -> None:
         self.readable = True
         self.writable = True
         self.blocked = False
         self.hung_up = False
+        self.sink_broke = False
         self.queued = False
 
     @abstractmethod
     def pump(self) -> int:
-        """Move a slice; return how many bytes.
+        """Move a slice; return what work that was, in bytes: what they and their framing cost to move.
 
         Sets `readable` to false where a read said EAGAIN, `blocked` to true where a write did, and
         `writable` to false where it holds as much as it may.  With `readable` and `writable` still true
@@ -108,13 +113,14 @@ class Pump(ABC):
 
 @dataclass(frozen=True, slots=True)
 class ReactorStatistics:
-    """A snapshot: sockets registered, pumps that wait their turn, pipes in use, and counters."""
+    """A snapshot: sockets registered, pumps that wait their turn, pipes in use, turns, and
+    their work in bytes (see `Pump.pump`)."""
 
     sockets: int
     waiting: int
     pipes: int
     turns: int
-    bytes_moved: int
+    work: int
 
 
 class Reactor:
@@ -125,11 +131,14 @@ class Reactor:
         self._spin = spin
         self._pumps: dict[int, tuple[Pump, Pump]] = {}
         self._ready: deque[Pump] = deque()
-        self._turns = self._bytes_moved = 0
+        self._turns = self._work = 0
         self.pipes = Pipes()
         # Shared by all: a pump that cannot get rid of what it read makes a copy.
         self.outgoing = memoryview(bytearray(HEADROOM + BUFFER_BYTES))
         self.incoming = memoryview(bytearray(HEADROOM + BUFFER_BYTES))
+        # Where to read to, as readv(2) wants it: made once, since it is needed for every read.
+        self.outgoing_place = [self.outgoing[HEADROOM:]]
+        self.incoming_place = [self.incoming[:BUFFER_BYTES]]
 
     def register(self, descriptor: int, reads: Pump, writes: Pump) -> None:
         """Serve a socket: `reads` takes from it, `writes` gives to it.
@@ -181,6 +190,9 @@ class Reactor:
             if happened & _READ:
                 if happened & _HANGUP:
                     reads.hung_up = True
+                    if happened & select.EPOLLERR:
+                        writes.sink_broke = True
+                        self.schedule(writes)
                 reads.readable = True
                 if reads.writable and not reads.queued:
                     reads.queued = True
@@ -201,21 +213,21 @@ class Reactor:
             pump = ready.popleft()
             pump.queued = False
             try:
-                moved = pump.pump()
+                work = pump.pump()
             except Exception as error:
                 logger.exception("a pump failed")
                 pump.fail(error)
                 continue
             self._turns += 1
-            self._bytes_moved += moved
-            left -= max(moved, CALL_COST)
+            self._work += work
+            left -= max(work, CALL_COST)
             if pump.readable and pump.writable and not pump.queued:
                 pump.queued = True
                 ready.append(pump)
 
     def _go_on_spinning(self) -> None:
         until = time.perf_counter() + self._spin
-        last = until + self._spin * SPIN_SOCKETS
+        last = until + self._spin * SPIN_ROUNDS
         while not self._ready and (now := time.perf_counter()) < until:
             active = self._collect()
             if not active:
@@ -232,7 +244,7 @@ class Reactor:
             waiting=len(self._ready),
             pipes=self.pipes.lent,
             turns=self._turns,
-            bytes_moved=self._bytes_moved,
+            work=self._work,
         )
 
 

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from relay.reactor.bridge import Bridge
 
 SLICE_BYTES = 512 * 1024
-"""Bytes after which other pumps get their turn."""
+"""Bytes read, framing included, after which other pumps get their turn."""
+
+EVENT_COST = 64 * 1024
+"""What an event counts for at least, in bytes: it may be of 256 small frames, half a millisecond's work.
+Payload alone would be no measure, since frames (pings) can come without any for as long as one likes."""
 
 HELD_MAX = 256 * 1024
 """Bytes waiting for the port beyond which nothing more is read; one read may go over it."""
@@ -41,6 +45,7 @@ class Upstream(Pump):
         "_reader",
         "_sink",
         "_source",
+        "_work",
         "bytes_moved",
     )
 
@@ -61,6 +66,7 @@ class Upstream(Pump):
         self._pending = bytearray()
         self._port_reads = True
         self._has_events = True  # What came with the end of the handshake.
+        self._work = 0  # in this turn
         self.bytes_moved = 0
 
     @property
@@ -81,25 +87,27 @@ class Upstream(Pump):
             return 0
         if self._pending and not self.blocked:
             self._flush(sink)
-        before = self.bytes_moved
+        self._work = 0
         try:
-            while self.writable and self.bytes_moved - before < SLICE_BYTES:
+            while self.writable and self._work < SLICE_BYTES:
                 if not (self._handle_event(sink) if self._has_events else self._read(source, sink)):
                     break
         except FrameError as error:
             self._bridge.client_broke_protocol(error)
-        return self.bytes_moved - before
+        return self._work
 
     def _read(self, source: int, sink: int) -> bool:
         """Read once and pass the payload on; False if the pump has to stop."""
         buffer = self._reactor.incoming
         reader = self._reader
-        held = reader.held
-        start = len(held)
+        start = reader.bytes_buffered
         if start:
-            buffer[:start] = held
+            buffer[:start] = reader.held
+            place = [buffer[start : start + BUFFER_BYTES]]
+        else:
+            place = self._reactor.incoming_place
         try:
-            size = os.readv(source, [buffer[start : start + BUFFER_BYTES]])
+            size = os.readv(source, place)
         except BlockingIOError:
             self.readable = False
             return False
@@ -109,6 +117,7 @@ class Upstream(Pump):
         if not size:
             self._bridge.client_vanished("the connection ended without a close frame")
             return False
+        self._work += size
         payload = reader.read_stream(buffer, start + size)
         self._has_events = reader.bytes_buffered > 0
         if payload:
@@ -121,6 +130,7 @@ class Upstream(Pump):
     def _handle_event(self, sink: int) -> bool:
         """Handle what is no binary frame, or is behind one; False if the pump has to stop."""
         event = self._reader.next_event(merge=True)
+        self._work += EVENT_COST
         if event is None:
             self._has_events = False
         elif isinstance(event, Binary):
@@ -163,8 +173,10 @@ class Upstream(Pump):
             return os.write(sink, data)
         except BlockingIOError:
             return 0
-        except OSError:
+        except OSError as error:
             # Discard what the client sends from now on: the port's output goes on, or will tell.
+            if not isinstance(error, BrokenPipeError):
+                self._bridge.port_failed(error)
             self._port_reads = False
             self._pending.clear()
             return 0

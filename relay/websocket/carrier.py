@@ -17,6 +17,7 @@ CLOSE_CODES: Mapping[CloseReason, CloseCode] = {
     CloseReason.SUPERSEDED: CloseCode.NORMAL,
     CloseReason.TAKEN_OVER: CloseCode.NORMAL,
     CloseReason.SESSION_ENDED: CloseCode.NORMAL,
+    CloseReason.SESSION_STOPPED: CloseCode.NORMAL,
     CloseReason.DRAINING: CloseCode.GOING_AWAY,
     CloseReason.PROTOCOL_ERROR: CloseCode.PROTOCOL_ERROR,
     CloseReason.EXPIRED: CloseCode.POLICY_VIOLATION,

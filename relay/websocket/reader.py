@@ -65,6 +65,7 @@ FRAMES_MAX = 256
 """Frames read in one call before others get a turn: about half a millisecond's work."""
 
 _RESERVED = 0x70
+_NOTHING = memoryview(b"")
 _OPCODES = {int(opcode): opcode for opcode in Opcode}
 
 
@@ -81,7 +82,7 @@ class FrameReader:
         self._max_text_bytes = max_text_bytes
         self.payload_bytes = 0
         """Payload bytes of data frames read so far."""
-        self._data = memoryview(b"")
+        self._data = _NOTHING
         self._position = 0
         self._error: FrameError | None = None
         self._closed = False
@@ -146,7 +147,7 @@ class FrameReader:
             self._final = state == IN_LAST
             self._message = None if state == BETWEEN_MESSAGES else Opcode.BINARY
             self._opcode = Opcode.BINARY
-        self._data = memoryview(bytes(data[position:size]))
+        self._data = memoryview(bytes(data[position:size])) if position < size else _NOTHING
         self._position = 0
         return payload
 
@@ -175,7 +176,7 @@ class FrameReader:
             return self._next_event(merge)
         except FrameError as error:
             self._error = error
-            self._data = memoryview(b"")
+            self._data = _NOTHING
             self._position = 0
             raise
 

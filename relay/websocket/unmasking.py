@@ -11,7 +11,8 @@ It decides nothing.  Whatever is not a well-formed binary frame in its place mak
 of it; `relay.websocket.reader` then goes on from there, step by step, and knows all the rules.
 
 There are two of them, with the same result: one in Python (masks are taken off by the C function of
-`websockets`), one in C, optional (`unmask.c`), which pays where frames are small.  The environment
+`websockets`), which leaves what is behind `FRAMES_MAX` frames to the reader, so that others get their
+turn; one in C, optional (`unmask.c`), which pays where frames are small.  The environment
 variable TRUNKLINE_PURE_PYTHON, if it is not empty, keeps the latter from being used.
 """
 
@@ -27,6 +28,9 @@ try:
     from websockets.speedups import apply_mask as apply_mask
 except ImportError:  # No C extension for this platform.
     from websockets.utils import apply_mask as apply_mask
+
+FRAMES_MAX = 1024
+"""Frames that one call in Python reads: two milliseconds' work."""
 
 BETWEEN_MESSAGES = 0
 BETWEEN_FRAGMENTS = 1
@@ -45,7 +49,7 @@ class Unmasked(NamedTuple):
     payload: Buffer
     """All payload, one frame's behind the other's; it may be a part of the buffer."""
     position: int
-    """Where reading has stopped: at the end, at an incomplete header, or at what is not for here."""
+    """Where reading has stopped: at the end, at an incomplete header, at what is not for here, or early."""
     remaining: int
     """How much of the present frame's payload is still to come."""
     key: bytes
@@ -63,6 +67,7 @@ def unmask_in_python(
     """Read frames from ``data[position:end]``, beginning as `Unmasked` of an earlier call says."""
     pieces: list[Buffer] = []
     add = pieces.append
+    frames = 0
     while True:
         if state >= IN_FRAGMENT:
             size = end - position
@@ -83,8 +88,9 @@ def unmask_in_python(
                 remaining = 0
             state = BETWEEN_MESSAGES if state == IN_LAST else BETWEEN_FRAGMENTS
         available = end - position
-        if available < 2:
+        if available < 2 or frames == FRAMES_MAX:
             break
+        frames += 1
         first = data[position]
         length = data[position + 1] - _MASKED
         if first & 0x7F != (0 if state else 2) or length < 0:

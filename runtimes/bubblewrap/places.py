@@ -62,9 +62,7 @@ class Places:
         Raises:
           SandboxError: it cannot be made, and why.
         """
-        if _ID.fullmatch(session_id) is None:
-            raise SandboxError(f"{session_id!r} cannot be the name of a sandbox")
-        place = Place(self._directory / session_id)
+        place = self._place(session_id)
         try:
             place.home.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
             (place.directory / "etc").mkdir(exist_ok=True)
@@ -83,6 +81,22 @@ class Places:
         """Remove the directory of a session that has ended, unless its home is kept."""
         if not (place.directory / _KEEP).exists():
             remove(place.directory)
+
+    def remove_kept(self, session_id: str) -> None:
+        """Remove the directory of a session, though its home was kept.
+
+        Raises:
+          SandboxError: it cannot be removed.
+        """
+        directory = self._place(session_id).directory
+        remove(directory)
+        if directory.exists():
+            raise SandboxError(f"the home in {directory} could not be removed; the log says why")
+
+    def _place(self, session_id: str) -> Place:
+        if _ID.fullmatch(session_id) is None:
+            raise SandboxError(f"{session_id!r} cannot be the name of a sandbox")
+        return Place(self._directory / session_id)
 
     def remove_leftovers(self) -> int:
         """Remove what sessions of an earlier life of the server have left; return how many."""

@@ -72,6 +72,16 @@ class BubblewrapRuntime(Runtime):
         """True: see docs/topics/runtimes.md for what it does and does not mean."""
         return True
 
+    def keeps_homes(self, name: str) -> bool:
+        """Tell so for this one."""
+        return name == self.name
+
+    async def remove_home(self, spec: SandboxSpec) -> None:
+        """As `Runtime.remove_home`."""
+        await trio.to_thread.run_sync(
+            self._places.remove_kept, spec.session_id, limiter=self._limiter
+        )
+
     async def prepare(self) -> None:
         """As `Runtime.prepare`: of an earlier life, directories and control groups are left.
 

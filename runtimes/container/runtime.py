@@ -70,6 +70,10 @@ class ContainerRuntime(Runtime):
         """True: the engine keeps what is inside from what is outside."""
         return True
 
+    def keeps_homes(self, name: str) -> bool:
+        """Tell so for this one."""
+        return name == self.name
+
     async def prepare(self) -> None:
         """As `Runtime.prepare`: see that the engine answers; remove what an earlier server left."""
         for session in await self.remove_orphans(()):

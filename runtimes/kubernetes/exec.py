@@ -76,17 +76,20 @@ exec "$@"
 """
 
 # The reader tells its process id first, so that it can be ended when the command has ended.  dd reads
-# not one byte too many, which `head -c` may.  Shells report deaths, but none by SIGPIPE.
+# not one byte too many, which `head -c` may.  Shells report deaths, but none by SIGPIPE.  The cat takes
+# what still comes: containerd does not see the end of a process while its input is full.
 WRAPPER = r"""
 reader='echo $$
 while read -r size && [ "$size" -gt 0 ]; do
   dd bs="$size" count=1 iflag=fullblock 2>/dev/null || exit
 done'
-/bin/sh -c "$reader" | {
+exec 3<&0
+/bin/sh -c "$reader" 3<&- | {
   read -r reader
-  setsid "$@"
+  setsid "$@" 3<&-
   status=$?
   kill -PIPE "$reader" 2>/dev/null
+  cat <&3 >/dev/null 2>&1 3<&- &
   exit "$status"
 }
 """
@@ -314,7 +317,8 @@ class PodHost(ExecHost):
                 f"Kubernetes runs no process of a pod as another user ({spec.user}) than that of its"
                 " container: leave the user out, or set runAsUser in the pod template"
             )
-        given = self._environment
+        # Container runtimes set TERM for a terminal (containerd: xterm), whatever the pod says.
+        given = {k: v for k, v in self._environment.items() if k != "TERM" or not spec.terminal}
         added = {k: v for k, v in spec.environment.items() if given.get(k) != v}
         command = with_environment(spec.command, added)
         needs_end = spec.ends_input and not spec.terminal

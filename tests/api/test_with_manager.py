@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,35 @@ async def test_a_client_that_leaves_while_its_session_starts(
             await world.create()
         await trio.sleep(60)
         assert (host.opening, host.open) == (0, 0)
+
+
+async def test_stopping_and_starting(
+    static_root: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    host = FakeHost(Faults(), Faults(), Faults(open_error=SandboxError("no room")))
+    async with open_manager(
+        host,
+        MemoryStore(),
+        {"default": PROFILE, "kept": replace(PROFILE, name="kept", keep_home=True)},
+    ) as manager:
+        world = World(static_root, real=manager)
+        wiping = (await world.create())["session_id"]
+        body = await problem(
+            await world.call("POST", f"/v1/sessions/{wiping}/stop"), 409, "home-not-kept"
+        )
+        assert "set keep_home = true in [profiles.default]" in body["detail"]
+        await world.call("DELETE", f"/v1/sessions/{wiping}")
+        path = f"/v1/sessions/{(await world.create(profile='kept'))['session_id']}"
+        for _ in range(2):
+            response = await world.call("POST", f"{path}/stop")
+            assert response.status_code == 200
+            body = await response.get_json()
+            assert (body["status"], body["state"]) == ("pending", "stopped")
+        body = await problem(await world.call("POST", f"{path}/attach"), 409, "session-not-running")
+        assert "stopped: POST /v1/sessions/{id}/start starts it again" in body["detail"]
+        body = await problem(await world.call("POST", f"{path}/start"), 503, "session-failed")
+        assert body["detail"].startswith("No room.")
+        for _ in range(2):
+            response = await world.call("POST", f"{path}/start")
+            assert response.status_code == 200
+            assert (await response.get_json())["state"] == "running"

@@ -25,6 +25,9 @@ from tests.contracts.runtime_scenarios import (
 class BytesContract(ContractBase):
     """Receiving and sending: nothing lost, nothing held up, everything bounded."""
 
+    flood_piece = 4096
+    """What the pieces of a flood are larger than, on average, in bytes."""
+
     async def test_channels_are_apart(self, runtime: Runtime) -> None:
         async with self.open(runtime) as sandbox:
             script = "echo out; echo err >&2; exit 3"
@@ -69,7 +72,7 @@ class BytesContract(ContractBase):
                 for _ in range(200):
                     sizes.append(len(await flood.receive(Channel.OUTPUT, 4 * PIECE)))
                     await trio.lowlevel.checkpoint()
-                assert sum(sizes) / len(sizes) > 4096
+                assert sum(sizes) / len(sizes) > self.flood_piece
                 await flood.aclose()
 
     async def test_a_flood_starves_nobody(self, runtime: Runtime) -> None:

@@ -21,11 +21,13 @@ from relay.endpoint import Kind, SocketTarget
 from relay.grant import Grant, Mode
 from relay.limits import StreamLimits
 from relay.protocol.reasons import CloseReason
+from relay.reactor import Reactor, open_reactor
 from relay.socket_rules import SocketRules
-from relay.websocket import Binary, CloseCode, WebSocket
+from relay.websocket import Binary, Close, CloseCode, WebSocket
 from runtimes.agent import Agent
 from runtimes.base import HostedSession, SandboxSpec
 from runtimes.fake import FakeRuntime
+from runtimes.fake.runtime import FakeSandbox
 from sessions.database import StoreError
 from sessions.manager import CreateRequest
 from sessions.profiles import Profile
@@ -34,6 +36,7 @@ from sessions.state import State
 from tests.testing.api_world import FakeManager
 from tests.testing.front_world import World as Front
 from tests.testing.front_world import open_front
+from tests.testing.websocket_pair import tcp_pair
 from trunkline.sdk.websocket import HandshakeRefused, open_websocket
 
 UNKNOWN = "550e8400-e29b-41d4-a716-446655440000"
@@ -101,14 +104,19 @@ class Edge:
 
 
 @asynccontextmanager
-async def open_edge(limits: StreamLimits | None = None) -> AsyncIterator[Edge]:
+async def open_edge(
+    limits: StreamLimits | None = None,
+    *,
+    reactor: Reactor | None = None,
+) -> AsyncIterator[Edge]:
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     manager = OneManager(lambda: now[0])
     record = await manager.create(OWNER, CreateRequest("default", 60))
     tickets = TicketOffice(Keyring([generate_key()]), clock=lambda: now[0])
     agent = Agent(FakeRuntime(grace=0.1), software="test", limits=limits)
     admission = Admission(manager, tickets)
-    routes = RouteTables(TerminalRoutes(admission, agent), SocketRoutes(admission, manager, agent))
+    sockets = SocketRoutes(admission, manager, agent, reactor)
+    routes = RouteTables(TerminalRoutes(admission, agent), sockets)
     async with (
         agent.open_session(SandboxSpec(record.session_id)) as hosted,
         open_front(routes=routes) as front,  # type: ignore[arg-type]  # any table of routes
@@ -218,6 +226,29 @@ async def test_a_server_that_goes_away_says_so() -> None:
         close = websocket.peer_close
         assert close is not None
         assert (close.code, close.reason) == (CloseCode.GOING_AWAY, "draining")
+
+
+async def test_a_server_that_went_away_before_the_connection_was_made_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that could be told when it happened did not include this one."""
+    port, server = await tcp_pair()
+    edges: list[Edge] = []
+
+    async def connect(_: FakeSandbox, target: SocketTarget) -> trio.SocketStream:
+        # Nobody holds a passage yet that `Agent.drain` has not reached; what follows has to see it.
+        edges[0].front.front.stop()
+        await trio.lowlevel.checkpoint()
+        return port
+
+    monkeypatch.setattr(FakeSandbox, "connect", connect)
+    async with open_reactor() as reactor, open_edge(reactor=reactor) as edge:
+        edges.append(edge)
+        with trio.fail_after(10):
+            async with edge.connect(edge.url("tcp/7")) as websocket:
+                assert await websocket.receive() is None
+                assert websocket.peer_close == Close(CloseCode.GOING_AWAY, "draining")
+    await server.aclose()
 
 
 async def test_a_stream_is_gone_when_its_client_is() -> None:

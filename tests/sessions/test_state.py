@@ -17,6 +17,7 @@ from sessions.state import (
 
 P, R, T = State.PENDING, State.RUNNING, State.TERMINATING
 STILL = State.PAUSED
+HALTING, HALTED, STARTING = State.STOPPING, State.STOPPED, State.STARTING
 EXPECTED = {
     (P, Event.READY): R,
     (P, Event.END): T,
@@ -27,6 +28,19 @@ EXPECTED = {
     (STILL, Event.RESUME): R,
     (STILL, Event.END): T,
     (STILL, Event.FAIL): State.FAILED,
+    (R, Event.STOP): HALTING,
+    (STILL, Event.STOP): HALTING,
+    (HALTING, Event.HALTED): HALTED,
+    (HALTING, Event.END): T,
+    (HALTING, Event.FAIL): State.FAILED,
+    (HALTED, Event.START): STARTING,
+    (HALTED, Event.END): T,
+    (HALTED, Event.FAIL): State.FAILED,
+    (STARTING, Event.READY): R,
+    (STARTING, Event.STOP): HALTING,
+    (STARTING, Event.HALTED): HALTED,
+    (STARTING, Event.END): T,
+    (STARTING, Event.FAIL): State.FAILED,
     (T, Event.ENDED): State.TERMINATED,
     (T, Event.EXPIRED): State.EXPIRED,
     (T, Event.FAIL): State.FAILED,
@@ -60,6 +74,9 @@ def test_every_state_is_reachable_and_can_fail_until_it_ends() -> None:
         (State.PENDING, "pending"),
         (State.RUNNING, "running"),
         (State.PAUSED, "running"),
+        (State.STOPPING, "pending"),
+        (State.STOPPED, "pending"),
+        (State.STARTING, "pending"),
         (State.TERMINATING, "terminated"),
         (State.TERMINATED, "terminated"),
         (State.FAILED, "terminated"),

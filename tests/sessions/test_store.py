@@ -200,3 +200,15 @@ async def test_a_full_disk_is_an_error_and_passes(path: Path) -> None:
 
 async def _execute(store: Store, statement: str) -> None:
     await store._run(lambda connection: connection.exec_driver_sql(statement))
+
+
+async def test_what_rests_is_not_lost(store: RecordStore) -> None:
+    resting = {State.STOPPING, State.STOPPED, State.STARTING}
+    records = {state: make_record(state.value, state=state) for state in State}
+    for record in records.values():
+        await store.put(record)
+    assert {record.state for record in await store.resting()} == resting
+    lost = await store.mark_lost(NOW, "why")
+    assert not set(lost) & {state.value for state in resting}
+    for state in resting:
+        assert await store.get(state.value) == records[state]

@@ -79,6 +79,11 @@ class FakeHost(StreamlessHost):
         self.traffic: dict[str, tuple[StreamStatistics, ...]] = {}
         """What `streams` tells, by session."""
         self.lost: list[str] = []
+        self.keeping = True
+        self.removed: list[str] = []
+        """The sessions whose homes were to be removed."""
+        self.removal_delay = 0.0
+        self.removal_error: Exception | None = None
 
     @property
     def runtime_name(self) -> str:
@@ -90,6 +95,16 @@ class FakeHost(StreamlessHost):
 
     def streams(self, session_id: str) -> tuple[StreamStatistics, ...]:
         return self.traffic.get(session_id, ())
+
+    def keeps_homes(self, runtime: str) -> bool:
+        return self.keeping
+
+    async def remove_home(self, spec: SandboxSpec) -> None:
+        assert spec.session_id not in [one.spec.session_id for one in self.hosted if not one.closed]
+        self.removed.append(spec.session_id)
+        await trio.sleep(self.removal_delay)
+        if self.removal_error is not None:
+            raise self.removal_error
 
     async def end_lost(self, session_ids: Collection[str]) -> None:
         await trio.lowlevel.checkpoint()

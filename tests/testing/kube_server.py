@@ -2,7 +2,8 @@
 
 Exec and port-forward are spoken as API servers and kubelets do (v4 and v5, an empty message on each
 channel first, a ``v1.Status`` last); the real kubectl is run against it in
-`tests/runtimes/kubernetes/test_kubectl.py`.
+`tests/runtimes/kubernetes/test_kubectl.py`.  With a `node`, pods are containers of a real container
+runtime, and exec and port-forward are handed on to its own server, byte by byte, as API servers do.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import h11
@@ -23,7 +24,7 @@ import trio
 from relay.websocket import Role, WebSocket
 from relay.websocket.handshake import accept_value
 from tests.testing.kube_pod import PodJail
-from tests.testing.kube_streams import serve_exec, serve_forward
+from tests.testing.kube_streams import hand_on, serve_exec, serve_forward
 
 PODS = re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+))?(?:/(exec|portforward))?")
 DISCOVERY: dict[str, Any] = {
@@ -69,12 +70,28 @@ class Answer:
         }
 
 
+class NodePod(Protocol):
+    """A pod that a node runs."""
+
+    def exec_url(self, command: Sequence[str], *, terminal: bool) -> str: ...
+    def forward_url(self, port: int) -> str: ...
+    def stop(self) -> None: ...
+
+
+class Node(Protocol):
+    """Something that runs pods."""
+
+    def start_pod(
+        self, name: str, environment: Mapping[str, str], command: Sequence[str]
+    ) -> NodePod: ...
+
+
 @dataclass
 class Pod:
-    """A pod, and its jail unless its `status` says that it is none."""
+    """A pod, and its jail or container unless its `status` says that it has none."""
 
     manifest: dict[str, Any]
-    jail: PodJail | None = None
+    jail: PodJail | NodePod | None = None
 
 
 @dataclass
@@ -88,6 +105,7 @@ class KubeServer:
     images: Mapping[str, Path]
     protocols: tuple[str, ...] = ("v5.channel.k8s.io", "v4.channel.k8s.io")
     token: str | None = None
+    node: Node | None = None
     fate: Callable[[Mapping[str, Any]], dict[str, Any] | None] = lambda _: None
     refuse: Callable[[str, str], Answer | None] = lambda *_: None
     pods: dict[str, Pod] = field(default_factory=dict)
@@ -124,14 +142,18 @@ class KubeServer:
             return self._refusal(Answer(409, f'pods "{name}" already exists', "AlreadyExists"))
         manifest["metadata"]["namespace"] = namespace
         status = self.fate(manifest)
-        jail = None
+        jail: PodJail | NodePod | None = None
         if status is None:
             status = READY
             container = manifest["spec"]["containers"][0]
             environment = {
                 item["name"]: item["value"].replace("$$", "$") for item in container["env"]
             }
-            jail = PodJail(self.images[container["image"]], environment, container["command"])
+            command = container["command"]
+            if self.node is not None:
+                jail = self.node.start_pod(name, environment, command)
+            else:
+                jail = PodJail(self.images[container["image"]], environment, command)
         manifest["status"] = status
         self.pods[name] = Pod(manifest, jail)
         return 201, manifest
@@ -222,6 +244,15 @@ class _Connection:
         if found is None or pod is None or pod.jail is None:
             await self._send(404, Answer(404, "pod not found", "NotFound").body, ())
             return False
+        query = parse_qs(parts.query, keep_blank_values=True)
+        if not isinstance(pod.jail, PodJail):
+            if found[3] == "exec":
+                terminal = query["tty"] == ["true"]
+                url = pod.jail.exec_url(query["command"], terminal=terminal)
+            else:
+                url = pod.jail.forward_url(int(query["ports"][0]))
+            await hand_on(self._stream, url, headers, self._http.trailing_data[0])
+            return True
         offered = [name.strip() for name in headers["sec-websocket-protocol"].split(",")]
         known = self._server.protocols if found[3] == "exec" else ("v4.channel.k8s.io",)
         chosen = next((name for name in offered if name in known), None)
@@ -237,7 +268,6 @@ class _Connection:
         head = self._http.send(h11.InformationalResponse(status_code=101, headers=fields)) or b""
         await self._stream.send_all(head)
         websocket = WebSocket(self._stream, Role.SERVER, initial=self._http.trailing_data[0])
-        query = parse_qs(parts.query, keep_blank_values=True)
         if found[3] == "exec":
             # What was started goes on when its connection is gone: the pod ends it.
             await serve_exec(websocket, pod.jail, query, chosen, self._nursery)

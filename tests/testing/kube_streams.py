@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import trio
 
@@ -183,3 +184,29 @@ async def serve_forward(websocket: WebSocket, jail: PodJail, port: int) -> None:
         await trio.aclose_forcefully(websocket)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
             await process.wait()
+
+
+async def hand_on(
+    client: trio.abc.Stream, url: str, headers: Mapping[str, str], early: bytes
+) -> None:
+    """Ask a node's server at `url` for what `client` asked for, and carry all bytes both ways."""
+    parts = urlsplit(url)
+    node = await trio.open_tcp_stream(parts.hostname or "", parts.port or 80)
+    lines = [f"GET {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
+    lines += [f"{name}: {value}" for name, value in headers.items() if name != "host"]
+    head = "\r\n".join((*lines, "", "")).encode()
+
+    async def up() -> None:
+        await node.send_all(head + early)
+        async for data in client:
+            await node.send_all(data)
+        nursery.cancel_scope.cancel()
+
+    try:
+        async with node, trio.open_nursery() as nursery:
+            nursery.start_soon(up)
+            async for data in node:
+                await client.send_all(data)
+            nursery.cancel_scope.cancel()
+    except* GONE:
+        pass

@@ -8,7 +8,7 @@ from datetime import datetime
 import trio
 
 from sessions.record import SessionRecord
-from sessions.state import State
+from sessions.state import RESTING, State
 from sessions.store import RecordStore, StoreError
 
 
@@ -41,9 +41,14 @@ class MemoryStore(RecordStore):
         mine = [record for record in self.records.values() if record.owner == owner]
         return sorted(mine, key=lambda record: record.created_at, reverse=True)
 
+    async def resting(self) -> list[SessionRecord]:
+        await trio.lowlevel.checkpoint()
+        return [record for record in self.records.values() if record.state in RESTING]
+
     async def mark_lost(self, now: datetime, reason: str) -> tuple[str, ...]:
         await trio.lowlevel.checkpoint()
         lost = [record for record in self.records.values() if not record.ended]
+        lost = [record for record in lost if record.state not in RESTING]
         for record in lost:
             self.records[record.session_id] = replace(
                 record, state=State.FAILED, reason=reason, ended_at=now

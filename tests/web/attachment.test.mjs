@@ -287,7 +287,7 @@ test("a gap is handed over in its place and counts as consumed only when it was"
 test("each close reason and refusal has its sequel", () => {
   for (const [reason, sequel] of Object.entries({
     exited: "stop", detached: "stop", superseded: "stop", taken_over: "stop", expired: "stop",
-    revoked: "stop", session_ended: "stop", protocol_error: "stop", agent_lost: "retry",
+    revoked: "stop", session_ended: "stop", session_stopped: "stop", protocol_error: "stop", agent_lost: "retry",
     draining: "retry", slow_reader: "retry", internal_error: "retry", too_far_behind: "again",
   })) {
     const bench = new Bench();

@@ -10,7 +10,7 @@ from trunkline.cli.cp import cp, files
 from trunkline.cli.desktop import desktop
 from trunkline.cli.forward import forward, proxy
 from trunkline.cli.serve import serve
-from trunkline.cli.sessions import ls, new, open_, pause, resume, rm
+from trunkline.cli.sessions import ls, new, open_, pause, resume, rm, start, stop
 from trunkline.cli.streams import kill, ps
 from trunkline.cli.terminal import occupy_standard_descriptors
 from trunkline.version import VERSION
@@ -43,6 +43,8 @@ for command in (
     ls,
     pause,
     resume,
+    stop,
+    start,
     rm,
     attach,
     exec_,

@@ -1,4 +1,4 @@
-"""`trunkline new`, `ls`, `pause`, `resume`, `rm` and `open`."""
+"""`trunkline new`, `ls`, `pause`, `resume`, `stop`, `start`, `rm` and `open`."""
 
 from __future__ import annotations
 
@@ -122,6 +122,32 @@ def resume(session_ids: tuple[str, ...]) -> None:
         async with open_client() as client:
             for session_id in session_ids:
                 await client.session(session_id).resume()
+
+    run(main)
+
+
+@click.command()
+@click.argument("session_ids", metavar="ID...", nargs=-1, required=True)
+def stop(session_ids: tuple[str, ...]) -> None:
+    """End everything in sessions but their homes, until 'start'."""
+
+    async def main() -> None:
+        async with open_client() as client:
+            for session_id in session_ids:
+                await client.session(session_id).stop()
+
+    run(main)
+
+
+@click.command()
+@click.argument("session_ids", metavar="ID...", nargs=-1, required=True)
+def start(session_ids: tuple[str, ...]) -> None:
+    """Start stopped sessions again, with the homes they had."""
+
+    async def main() -> None:
+        async with open_client() as client:
+            for session_id in session_ids:
+                await client.session(session_id).start()
 
     run(main)
 

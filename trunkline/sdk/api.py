@@ -150,6 +150,14 @@ class Api:
         """Let everything in a paused session go on."""
         return await self._call("POST", _path(session_id) + "/resume", SessionInfo)
 
+    async def stop_session(self, session_id: str) -> SessionInfo:
+        """End everything in a session but its home."""
+        return await self._call("POST", _path(session_id) + "/stop", SessionInfo)
+
+    async def start_session(self, session_id: str) -> SessionInfo:
+        """Start a stopped session again."""
+        return await self._call("POST", _path(session_id) + "/start", SessionInfo)
+
     async def ticket(
         self,
         session_id: str,

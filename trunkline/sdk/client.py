@@ -114,6 +114,29 @@ class Session:
         """Let everything in the session go on.  Raises: as `pause`."""
         return await self.client.api.resume_session(self.id)
 
+    async def stop(self) -> SessionInfo:
+        """End everything in the session but its home, until `start`; what is attached is closed.
+
+        The time to live runs on.
+
+        Raises:
+          ApiError: there is no such session, it has ended, or it keeps no home (409 says what to set).
+
+        Cancellation: it may be stopped all the same.
+        """
+        return await self.client.api.stop_session(self.id)
+
+    async def start(self) -> SessionInfo:
+        """Start the session again after `stop`, with the same home; returns once it runs.
+
+        Raises:
+          ApiError: there is no such session, it has ended or is paused (409), or it cannot be
+            started (503): then it is still stopped.
+
+        Cancellation: it may be started all the same.
+        """
+        return await self.client.api.start_session(self.id)
+
     async def streams(self) -> list[StreamInfo]:
         """Return the streams of the session, those that ended a while ago included.
 

@@ -208,6 +208,18 @@ async def test_a_client_that_vanishes(port_reads: bool) -> None:
         assert await joined.wait_end() is BridgeEnd.CLIENT_VANISHED
 
 
+async def test_a_client_that_vanishes_while_everything_is_held_up_by_a_silent_port() -> None:
+    """Nothing is read from it and nothing written to it, so no system call would tell."""
+    async with open_reactor() as reactor, open_joined(reactor) as joined:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(joined.client.send_binary, bytes(40_000_000))
+            await settle(joined)
+            nursery.cancel_scope.cancel()
+        assert joined.bridge.statistics().held_up >= HELD_MAX
+        reset(joined.client_stream)
+        assert await joined.wait_end() is BridgeEnd.CLIENT_VANISHED
+
+
 async def test_a_client_that_ends_without_a_close_frame() -> None:
     async with open_reactor() as reactor, open_joined(reactor) as joined:
         await joined.client_stream.send_all(encode_frame(Opcode.BINARY, b"before", mask=MASK))
@@ -221,6 +233,29 @@ async def test_a_port_that_breaks() -> None:
         reset(joined.server)
         assert await joined.wait_end() is BridgeEnd.PORT_BROKE
         assert joined.bridge.detail
+
+
+async def test_a_port_that_broke_is_told_though_a_write_found_out_first() -> None:
+    """The kernel tells of a reset once; whoever reads later sees an end like any other."""
+    async with open_reactor() as reactor, open_joined(reactor) as joined:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(joined.server.send_all, bytes(40_000_000))
+            await settle(joined)  # the client does not read, so nobody reads from the port
+            nursery.cancel_scope.cancel()
+        reset(joined.server)
+        await joined.client.send_binary(b"to nobody")
+        while joined.bridge.statistics().bytes_up == 0:
+            await trio.testing.wait_all_tasks_blocked(0.002)
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                while await joined.client.receive(merge=True) is not None:
+                    pass
+
+            nursery.start_soon(read)
+            assert await joined.wait_end() is BridgeEnd.PORT_BROKE
+            assert joined.bridge.detail
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_port_that_reads_no_more_may_go_on_talking() -> None:

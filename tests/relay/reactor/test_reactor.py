@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
 
+from relay.carrier import Buffer
 from relay.reactor import open_reactor
 from relay.reactor.pipes import IDLE_MAX, Pipes
+from relay.websocket.frames import Opcode, encode_frame
+from relay.websocket.reader import FrameReader
+from relay.websocket.unmasking import unmask_in_c, unmask_in_python
 from tests.testing.joined import open_joined
 
 pytestmark = pytest.mark.timeout(60)
@@ -50,6 +57,67 @@ async def test_a_flood_starves_neither_other_connections_nor_other_tasks(spin: f
         # Half a dozen passes through the scheduler, with a turn of the reactor in each.
         assert slowest < 32 << 20
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload"), [(9, b""), (10, b""), (2, b""), (2, b"x"), (1, b"")]
+)
+@pytest.mark.parametrize("implementation", ["c", "python"])
+async def test_frames_that_carry_next_to_nothing_starve_nobody(
+    opcode: int, payload: bytes, implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They can come faster than they are handled, so a turn must not last until they are."""
+    chosen = unmask_in_c if implementation == "c" else unmask_in_python
+    if chosen is None:
+        pytest.skip("the C codec was not built")
+    monkeypatch.setattr("relay.websocket.reader.unmask", chosen)
+    block = encode_frame(Opcode(opcode), payload, mask=b"\1\2\3\4") * 100_000
+    headers = read = 0
+    read_header, read_stream = FrameReader._read_header, FrameReader.read_stream
+
+    def count_headers(self: FrameReader) -> bool:
+        nonlocal headers
+        headers += 1
+        return read_header(self)
+
+    def count_bytes(self: FrameReader, data: memoryview, size: int) -> Buffer:
+        nonlocal read
+        read += size
+        return read_stream(self, data, size)
+
+    monkeypatch.setattr(FrameReader, "_read_header", count_headers)
+    monkeypatch.setattr(FrameReader, "read_stream", count_bytes)
+    async with (
+        open_reactor() as reactor,
+        open_joined(reactor) as joined,
+        trio.open_nursery() as nursery,
+    ):
+        joined.bridge._up._source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
+
+        def flood() -> None:
+            # From another thread, so that it does not wait for the turn to be over.
+            with suppress(OSError), socket.socket(fileno=os.dup(number)) as raw:
+                raw.setblocking(True)
+                for _ in range(20):
+                    raw.sendall(block)
+
+        async def swallow() -> None:
+            while await joined.server.receive_some(1 << 20):
+                pass
+
+        number = joined.client_stream.socket.fileno()
+        nursery.start_soon(swallow)
+        nursery.start_soon(partial(trio.to_thread.run_sync, flood, abandon_on_cancel=True))
+        most_headers = most_read = 0
+        for _ in range(100):
+            before = headers, read
+            await trio.lowlevel.checkpoint()
+            most_headers = max(most_headers, headers - before[0])
+            most_read = max(most_read, read - before[1])
+        joined.client_stream.socket.shutdown(socket.SHUT_RDWR)
+        nursery.cancel_scope.cancel()
+    assert most_headers <= 10_000
+    assert most_read <= 4 << 20
 
 
 async def test_spinning_answers_and_comes_to_rest() -> None:

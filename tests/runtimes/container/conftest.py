@@ -1,4 +1,4 @@
-"""One engine for all tests of this directory."""
+"""The engines for the tests of this directory: each kind is started once, when first asked for."""
 
 from __future__ import annotations
 
@@ -7,17 +7,31 @@ from collections.abc import Iterator
 import pytest
 
 from runtimes.container import ContainerRuntime, EngineAddress
-from tests.testing.container_engine import BUSYBOX_IMAGE, IMAGE, TestEngine, missing, podman_engine
+from tests.testing.container_engine import (
+    BUSYBOX_IMAGE,
+    ENGINES,
+    IMAGE,
+    EngineNotStarted,
+    TestEngine,
+)
 
 
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestEngine]:
-    """A real engine, or a skip that says what is missing."""
-    reason = missing()
-    if reason is not None:
+@pytest.fixture(scope="session", params=["podman"])
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestEngine]:
+    """A real engine, or a skip that says what is missing.
+
+    Podman, unless a test is parametrised with others of `ENGINES` (``indirect=True``).
+    """
+    kind = ENGINES[request.param]
+    if (reason := kind.missing()) is not None:
         pytest.skip(reason)
-    with podman_engine(tmp_path_factory.mktemp("engine")) as running:
-        yield running
+    try:
+        with kind.run(tmp_path_factory.mktemp(request.param)) as running:
+            yield running
+    except EngineNotStarted as error:
+        pytest.skip(f"{request.param} cannot be started here: {error}")
 
 
 @pytest.fixture

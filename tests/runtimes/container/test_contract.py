@@ -36,6 +36,9 @@ class _OnAnEngine:
 
 
 class TestContainer(_OnAnEngine, RuntimeContract, BytesContract, LifeContract):
+    flood_piece = 1024
+    """The engine reads a terminal at most 4 KiB at a time; what is joined depends on who is faster."""
+
     async def test_send_where_nobody_reads(self, runtime: Runtime) -> None:
         """An engine does not tell that a process has closed its input, only that it has ended."""
         async with self.open(runtime) as sandbox:

@@ -104,6 +104,12 @@ const ENDINGS = Object.freeze({
     text: "Its time to live is over, and everything in it was stopped.",
     offers: [],
   },
+  session_stopped: {
+    words: "stopped",
+    title: "The session was stopped",
+    text: "Its home was kept. Once “trunkline start” has started it again, there is a desktop again.",
+    offers: ["again"],
+  },
   session_ended: ENDED,
   ending: ENDED,
 });

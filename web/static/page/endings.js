@@ -47,6 +47,12 @@ const ENDINGS = Object.freeze({
     text: "Everything in it was stopped.",
     offers: ["new"],
   },
+  session_stopped: {
+    words: "stopped",
+    title: "The session was stopped",
+    text: "Its home was kept. Once “trunkline start” has started it again, a new shell can be opened.",
+    offers: ["again", "new"],
+  },
   ending: {
     words: "ended",
     title: "The session has ended",

@@ -20,6 +20,7 @@ export const CLOSE_REASONS = Object.freeze({
   expired: "stop",
   revoked: "stop",
   session_ended: "stop",
+  session_stopped: "stop",
   agent_lost: "resume",
   draining: "resume",
   protocol_error: "stop",
