@@ -5,6 +5,7 @@ Everything is asked over the engine's socket, so no command line of an engine is
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -70,7 +71,12 @@ class TestEngine:
                 "/v1.40/images/create", params=params, content=contents, headers=headers
             )
             assert answer.is_success, answer.text
-            assert http.get(f"/v1.40/images/{name}/json").is_success, answer.text
+            # Podman leaves the name out.
+            image = json.loads(answer.text.splitlines()[-1])["status"]
+            names = {"repo": repository, "tag": tag}
+            http.post(f"/v1.40/images/{image}/tag", params=names).raise_for_status()
+            config = http.get(f"/v1.40/images/{name}/json").raise_for_status().json()["Config"]
+            assert (config["User"], config["WorkingDir"]) == ("user", HOME)
 
     def remove_containers(self) -> None:
         """Remove what a failed test left."""

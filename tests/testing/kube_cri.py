@@ -90,8 +90,9 @@ class CriPod:
 
     def exec_url(self, command: Sequence[str], *, terminal: bool) -> str:
         """Return where a process that is to be started can be talked to; good for one minute."""
-        fields = {1: self.container_id, 2: list(command), 3: terminal, 4: True, 5: True}
-        return self.node.call("Exec", message({**fields, 6: not terminal})).decode()
+        streams = {3: terminal, 4: True, 5: True, 6: not terminal}
+        what = message({1: self.container_id, 2: list(command)})
+        return self.node.call("Exec", what + message(streams)).decode()
 
     def forward_url(self, port: int) -> str:
         """Return where a connection to a port can be had."""

@@ -7,31 +7,31 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import h2.config
 import h2.connection
 import h2.events
 
 CALL_SECONDS = 60.0
 
-_Value = str | bytes | int | bool | list["_Value"]
+_Value = str | bytes | int | Sequence[str] | Sequence[bytes] | Sequence[int]
 
 
 class CallError(Exception):
     """The other side says no, and why."""
 
 
-def message(fields: dict[int, _Value]) -> bytes:
+def message(fields: Mapping[int, _Value]) -> bytes:
     """Encode a message: numbers, texts, messages already encoded, and lists of those."""
     return b"".join(_field(number, value) for number, value in fields.items())
 
 
 def _field(number: int, value: _Value) -> bytes:
-    if isinstance(value, list):
-        return b"".join(_field(number, item) for item in value)
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
+    if not isinstance(value, str | bytes):
+        return b"".join(_field(number, item) for item in value)
     content = value.encode() if isinstance(value, str) else value
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
@@ -64,7 +64,7 @@ def call(path: Path, method: str, request: bytes) -> bytes:
       CallError: it refused.
       OSError: nobody answers there.
     """
-    connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    connection = h2.connection.H2Connection()
     connection.initiate_connection()
     headers = {
         ":method": "POST",
@@ -77,7 +77,7 @@ def call(path: Path, method: str, request: bytes) -> bytes:
     connection.send_headers(1, list(headers.items()))
     connection.send_data(1, struct.pack(">BI", 0, len(request)) + request, end_stream=True)
     answer = bytearray()
-    trailers: dict[str, str] = {}
+    trailers: dict[bytes, bytes] = {}
     with socket.socket(socket.AF_UNIX) as stream:
         stream.settimeout(CALL_SECONDS)
         stream.connect(str(path))
@@ -89,12 +89,13 @@ def call(path: Path, method: str, request: bytes) -> bytes:
             for event in connection.receive_data(data):
                 match event:
                     case h2.events.ResponseReceived() | h2.events.TrailersReceived():
-                        trailers |= dict(event.headers or ())
+                        trailers |= {bytes(name): bytes(text) for name, text in event.headers or ()}
                     case h2.events.DataReceived():
                         answer += event.data or b""
                     case h2.events.StreamEnded():
-                        if trailers.get("grpc-status") != "0":
-                            raise CallError(f"{method}: {trailers.get('grpc-message')}")
+                        if trailers.get(b"grpc-status") != b"0":
+                            reason = trailers.get(b"grpc-message", b"it does not say why")
+                            raise CallError(f"{method}: {reason.decode()}")
                         return bytes(answer[5:])
                     case h2.events.StreamReset() | h2.events.ConnectionTerminated():
                         raise CallError(f"{method}: {event}")

@@ -36,6 +36,8 @@ class _OnAnEngine:
 
 
 class TestContainer(_OnAnEngine, RuntimeContract, BytesContract, LifeContract):
+    """With Podman; `test_dockerd.py` has a selection with Docker."""
+
     flood_piece = 1024
     """The engine reads a terminal at most 4 KiB at a time; what is joined depends on who is faster."""
 
