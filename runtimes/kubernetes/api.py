@@ -21,6 +21,10 @@ from runtimes.kubernetes.access import Cluster
 from runtimes.kubernetes.errors import AccessError, Asked, KubeError, KubeUnreachable, explain
 from runtimes.kubernetes.websocket import Refused, open_websocket
 
+LOG_LINES = 10
+LOG_BYTES = 2048
+"""How much of a log is told when a pod does not start."""
+
 REQUEST_SECONDS = 30.0
 """How long one call may take."""
 
@@ -111,7 +115,22 @@ class KubeApi:
             return ProtocolRefused(str(error), error.status, error.reason)
         return error
 
+    async def log(self, name: str, container: str) -> str:
+        """Return the last that a container wrote, at most `LOG_BYTES`; "" if that cannot be had."""
+        params = {"container": container, "tailLines": str(LOG_LINES), "limitBytes": str(LOG_BYTES)}
+        try:
+            answer = await self._request("GET", f"/pods/{quote(name)}/log", params=params)
+        except KubeError:  # it may not be allowed, or the container was never there
+            return ""
+        return answer.content[-LOG_BYTES:].decode(errors="replace").strip()
+
     async def _call(self, method: str, path: str, verb: str = "", **options: Any) -> Any:
+        answer = await self._request(method, path, verb, **options)
+        return self._json(answer, f"{method} {path}")
+
+    async def _request(
+        self, method: str, path: str, verb: str = "", **options: Any
+    ) -> httpx2.Response:
         asked = Asked(verb or _VERBS[method], "pods", self.namespace)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -123,7 +142,7 @@ class KubeApi:
             except (httpx2.TransportError, OSError) as error:
                 raise self._unreachable(error) from error
             if answer.status_code < HTTPStatus.BAD_REQUEST:
-                return self._json(answer, f"{method} {path}")
+                return answer
             if answer.status_code == HTTPStatus.UNAUTHORIZED and attempt == 1:
                 self._cluster.token.forget()
             elif answer.status_code == HTTPStatus.TOO_MANY_REQUESTS and attempt < _ATTEMPTS:

@@ -104,7 +104,7 @@ class KubernetesRuntime(Runtime):
                 api = await stack.enter_async_context(open_api(self._load, self._namespace))
                 stack.push_async_callback(_remove, api, name, deletion_grace(self._grace))
                 await self._create(api, pod)
-                await self._wait_until_ready(api, name)
+                await self._wait_until_ready(api, name, container_of(pod))
                 sandbox = await stack.enter_async_context(
                     open_kube_sandbox(
                         api,
@@ -132,7 +132,7 @@ class KubernetesRuntime(Runtime):
         except KubeError as error:
             raise SandboxError(f"the pod could not be created: {error}") from error
 
-    async def _wait_until_ready(self, api: KubeApi, name: str) -> None:
+    async def _wait_until_ready(self, api: KubeApi, name: str, container: str) -> None:
         reason, pause = "nothing is known of it yet", _FIRST_LOOK
         hopeless_since: float | None = None
         with trio.move_on_after(self._ready_seconds):
@@ -147,7 +147,9 @@ class KubernetesRuntime(Runtime):
                 elif hopeless_since is None and not state.final:
                     hopeless_since = now
                 elif state.final or now - (hopeless_since or now) >= HOPELESS_SECONDS:
-                    raise SandboxError(f"the pod did not start: {reason}{_advice(reason)}")
+                    said = await api.log(name, container)
+                    wrote = f"; the last it wrote: {said}" if said else ""
+                    raise SandboxError(f"the pod did not start: {reason}{_advice(reason)}{wrote}")
                 await trio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_LOOK)
         raise SandboxError(

@@ -26,7 +26,7 @@ from relay.websocket.handshake import accept_value
 from tests.testing.kube_pod import PodJail
 from tests.testing.kube_streams import hand_on, serve_exec, serve_forward
 
-PODS = re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+))?(?:/(exec|portforward))?")
+PODS = re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+))?(?:/(exec|portforward|log))?")
 DISCOVERY: dict[str, Any] = {
     "/version": {"major": "1", "minor": "32", "gitVersion": "v1.32.0"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
@@ -110,6 +110,8 @@ class KubeServer:
     refuse: Callable[[str, str], Answer | None] = lambda *_: None
     pods: dict[str, Pod] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    logs: str = ""
+    """What every pod that does not start has written."""
     url: str = ""
 
     def answer(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, Any]]:
@@ -224,9 +226,19 @@ class _Connection:
             return False
         if headers.get("upgrade", "").lower() == "websocket":
             return await self._upgrade(target, headers)
+        if path.endswith("/log"):
+            await self._send_text(server.logs)
+            return False
         status, content = server.answer(method, target, body)
         await self._send(status, content, ())
         return False
+
+    async def _send_text(self, text: str) -> None:
+        body = text.encode()
+        fields = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+        data = self._http.send(h11.Response(status_code=200, headers=fields)) or b""
+        data += self._http.send(h11.Data(data=body)) or b""
+        await self._stream.send_all(data + (self._http.send(h11.EndOfMessage()) or b""))
 
     async def _send(
         self, status: int, content: Mapping[str, Any], headers: tuple[tuple[str, str], ...]

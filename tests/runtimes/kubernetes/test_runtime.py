@@ -77,7 +77,9 @@ async def test_an_image_that_cannot_be_pulled(
 
 async def test_a_pod_that_has_ended(runtime: KubernetesRuntime, server: KubeServer) -> None:
     server.fate = lambda _: {"phase": "Failed", "reason": "Evicted", "message": "disk pressure"}
-    await expect_refusal(runtime, "Evicted: disk pressure")
+    await expect_refusal(runtime, "Evicted: disk pressure$")
+    server.logs = "starting\nno space left\n"
+    await expect_refusal(runtime, r"disk pressure; the last it wrote: starting\nno space left$")
     assert server.pods == {}
 
 
