@@ -35,7 +35,7 @@ from runtimes.base import (
     SessionHost,
     UnknownSession,
 )
-from runtimes.desktop import open_desktop
+from runtimes.desktop.sandbox import open_desktop
 
 logger = structlog.get_logger(__name__)
 

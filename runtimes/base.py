@@ -10,15 +10,18 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import trio
 
-from relay.client import Trunk
 from relay.endpoint import Endpoint, Kind, SocketTarget, StartRequest
 from relay.grant import Grant
-from relay.passage import Passage
 from relay.protocol.reasons import CloseReason
-from relay.stream import StreamStatistics
+
+if TYPE_CHECKING:  # profiles are made of what is here, and the command line starts with those
+    from relay.client import Trunk
+    from relay.passage import Passage
+    from relay.stream import StreamStatistics
 
 
 class Network(StrEnum):

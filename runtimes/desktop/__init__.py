@@ -1,5 +1,4 @@
-"""Desktops: starting one when it is first looked at, and letting viewers only look."""
+"""Desktops: starting one when it is first looked at, and letting viewers only look.
 
-from runtimes.desktop.sandbox import DesktopSandbox, DesktopStatistics, open_desktop
-
-__all__ = ["DesktopSandbox", "DesktopStatistics", "open_desktop"]
+Nothing is imported here: profiles need `launch` alone, and the command line starts with those.
+"""

@@ -15,8 +15,8 @@ import trio.testing
 from relay.endpoint import Channel, Endpoint, Kind, SocketTarget, StartError, StartRequest
 from runtimes.base import DesktopSpec, Runtime, SandboxSpec
 from runtimes.bubblewrap import BubblewrapRuntime
-from runtimes.desktop import DesktopSandbox, open_desktop
 from runtimes.desktop.launch import desktop_directory, desktop_socket
+from runtimes.desktop.sandbox import DesktopSandbox, open_desktop
 from runtimes.local import LocalRuntime
 from tests.testing.bubblewrap import require_bubblewrap
 from tests.testing.rfb_client import RETURN, RfbClient
