@@ -208,7 +208,8 @@ async def test_a_thousand_vanishing_clients(lone_server: ServerProcess) -> None:
     created = await trio.to_thread.run_sync(server.create_session)
     clients = Vanishing(server, created)
     # What they attach to: floods, and takes what it is sent.
-    script = "cat > /dev/null & exec yes flood"
+    # (A command in the background reads nothing unless its input is named.)
+    script = "exec 3<&0; cat <&3 > /dev/null & exec yes flood"
     with trio.fail_after(SECONDS):
         async with clients.connection(reset=False) as stream:
             await clients.upgrade(stream)
