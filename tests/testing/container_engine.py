@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -201,6 +202,12 @@ def _running(
 
 def _wait_until_it_answers(service: subprocess.Popen[bytes], engine: TestEngine, log: Path) -> None:
     until = time.monotonic() + START_SECONDS
+    while not _listens(
+        engine.socket
+    ):  # a client that finds nobody leaves its socket to the collector
+        if service.poll() is not None or time.monotonic() > until:
+            raise EngineNotStarted(log.read_text()[-LOG_SHOWN:])
+        time.sleep(0.05)
     with engine.client() as http:
         while True:
             try:
@@ -210,3 +217,8 @@ def _wait_until_it_answers(service: subprocess.Popen[bytes], engine: TestEngine,
                 if service.poll() is not None or time.monotonic() > until:
                     raise EngineNotStarted(log.read_text()[-LOG_SHOWN:]) from error
                 time.sleep(0.05)
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
