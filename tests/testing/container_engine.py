@@ -179,6 +179,7 @@ def _running(
         service = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", *command],
             env=environment,
+            cwd=directory,  # its helpers write a file "oom" where they are
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
