@@ -12,7 +12,9 @@ than `BUFFER_BYTES` holds up the other too.
 
 **The end.**  When the process has ended, so does the connection, after the last byte of output; the exit
 code is asked for then.  While a full buffer keeps us from seeing that end, it is asked for now and
-then.  Engines tell the death by signal N as exit code 128 + N, as shells do;
+then.  Some (Podman's helper) tell it only when the output has been taken off them; so once nobody is left
+in the process's session, what remains in the pipes, at most `REST_BYTES`, is read although the buffer is
+full.  Engines tell the death by signal N as exit code 128 + N, as shells do;
 so that is what such a code is taken for.
 
 **Closing** (`aclose`): the input ends; everything in the process's session gets the polite signal
@@ -42,6 +44,8 @@ _log = structlog.get_logger()
 
 BUFFER_BYTES = 256 * 1024
 """Output held for each channel, beyond which nothing more is read."""
+REST_BYTES = 1024 * 1024
+"""What is read beyond that once the processes are gone: more than pipes and sockets hold."""
 FORCE_SECONDS = 15.0
 """How long killing may take before what is left is given up, to end with the sandbox."""
 
@@ -122,6 +126,7 @@ class ExecEndpoint(Endpoint):
         for channel, data in opened.early.items():
             self._outputs[channel].data += data
         self._output_ended = False
+        self._deserted = False
         self._room = Wakeup()
         self._input_ended = False
         self._send_scope: trio.CancelScope | None = None
@@ -278,9 +283,19 @@ class ExecEndpoint(Endpoint):
             pause = min(2 * pause, _LONGEST_LOOK)
             if self._status is None:
                 await self._look()
+            if self._status is None and not self._deserted:
+                self._deserted = await self._is_deserted()
 
     def _is_full(self) -> bool:
-        return any(len(output.data) >= BUFFER_BYTES for output in self._outputs.values())
+        limit = BUFFER_BYTES + (REST_BYTES if self._deserted else 0)
+        return any(len(output.data) >= limit for output in self._outputs.values())
+
+    async def _is_deserted(self) -> bool:
+        """Tell whether nobody lives in the process's session any more."""
+        try:
+            return await self._keeper.sweep(0, self._pid) == 0
+        except (ExecError, KeeperLost):
+            return False  # the next look may tell
 
     async def _look(self) -> None:
         """Ask whether the process has ended."""

@@ -143,15 +143,12 @@ async def test_who_does_not_read_holds_the_process_back(runtime: ContainerRuntim
             assert await flood.receive(Channel.ERROR, PIECE) == b"done\n"
 
 
-async def test_the_end_is_seen_once_the_output_before_it_is_read(runtime: ContainerRuntime) -> None:
-    """Podman's helper holds the end back while somebody holds up the output."""
+async def test_the_end_is_seen_behind_output_that_nobody_reads(runtime: ContainerRuntime) -> None:
     with trio.fail_after(60):
         async with runtime.open_sandbox(SPEC) as sandbox:
             flood = await sandbox.start(exec_request("yes"))
             await flood.receive(Channel.OUTPUT, PIECE)
             flood.send_signal("KILL")
-            while await flood.receive(Channel.OUTPUT, PIECE):
-                pass
             assert await flood.wait() == ExitStatus(signal="KILL")
 
 
